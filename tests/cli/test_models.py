@@ -1,0 +1,182 @@
+"""The commands about models, each as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.fake_server import DIGEST, Fake, Run
+from tollama.version import __version__
+
+
+def test_every_reading_command_as_a_process(fake: Fake, process: Run) -> None:
+    assert process("--version").stdout.decode() == f"tollama {__version__}\n"
+    for command in ("list", "ps", "show naive", "list --json", "pull small", "rm small", "runtime list"):
+        done = process(*command.split(), host=fake.url)
+        assert done.returncode == 0, done.stderr
+    assert process("list", host="127.0.0.1:9").stderr.startswith(b"Error: No tollama server")
+
+
+def test_importing_the_command_line_stays_cheap() -> None:
+    heavy = {"pandas", "numpy", "httpx", "matplotlib", "ray", "pydantic"}
+    code = f"import sys, tollama.cli; print({heavy!r} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "pull", "list", "ls", "ps", "show", "rm", "forecast", "run", "runtime"]
+    + [f"runtime {verb}" for verb in ("list", "install", "repair", "remove")],
+)
+def test_help_has_an_example(command: str, tollama: Run) -> None:
+    done = tollama(*command.split(), "--help")
+    assert done.returncode == 0
+    assert f"Example: tollama {command}" in done.stdout.decode()
+
+
+def test_list(fake: Fake, tollama: Run) -> None:
+    header, row = tollama("list", host=fake.url).stdout.decode().splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "FAMILY", "LICENSE", "MODIFIED"]
+    assert row.split()[:6] == ["naive", DIGEST[:12], "191.0", "MB", "mock", "apache-2.0"]
+    assert row.endswith("days ago")
+    assert json.loads(tollama("ls", "--json", host=fake.url).stdout)[0]["license"]["id"] == "apache-2.0"
+
+
+def test_list_available(fake: Fake, tollama: Run) -> None:
+    lines = tollama("list", "--available", host=fake.url).stdout.decode().splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "naive", "small", "gated"]
+    assert "cc-by-nc-4.0 (to be accepted)" in lines[3]
+    assert len(json.loads(tollama("list", "--available", "--json", host=fake.url).stdout)) == 3
+
+
+def test_ps(fake: Fake, tollama: Run) -> None:
+    header, row = tollama("ps", host=fake.url).stdout.decode().splitlines()
+    assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert row.split()[-4:] == ["75%/25%", "CPU/GPU", "2048", "Forever"]
+    assert json.loads(tollama("ps", "--json", host=fake.url).stdout)[0]["size"] == 400_000_000
+
+
+def test_show(fake: Fake, tollama: Run) -> None:
+    shown = tollama("show", "naive", host=fake.url).stdout.decode()
+    titles = [line for line in shown.splitlines() if line and not line.startswith(" ")]
+    assert titles == ["Model", "Capabilities", "Limits", "License", "Files"]
+    for fact in ("0.1, 0.5, 0.9 (interpolated)", "past numeric, future numeric", "1024", "model.safetensors", "c" * 40):
+        assert fact in shown
+    assert json.loads(tollama("show", "naive", "--json", host=fake.url).stdout)["state"] == "installed"
+
+
+def test_unknown_model_is_one_error_and_one_hint(fake: Fake, tollama: Run) -> None:
+    done = tollama("show", "nothing", host=fake.url)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.decode() == "Error: There is no such model.\nHint: Did you mean small?\n"
+
+
+def test_rm(fake: Fake, tollama: Run) -> None:
+    fake.installed.add("small")
+    assert tollama("rm", "naive", "small", host=fake.url).stdout.decode() == "Removed naive.\nRemoved small.\n"
+    assert fake.installed == set()
+    assert tollama("rm", "naive", host=fake.url).returncode == 1
+
+
+def test_pull_tells_progress_on_stderr(fake: Fake, tollama: Run) -> None:
+    done = tollama("pull", "small", "--revision", "abc", "--no-runtime", host=fake.url)
+    assert done.returncode == 0
+    assert done.stdout == b""
+    for status in ("pulling manifest", f"pulling {DIGEST[:12]}", "1.0/1.0 MB", "success"):
+        assert status in done.stderr.decode()
+    assert fake.pulls == [{"model": "small", "stream": True, "revision": "abc", "no_runtime": True}]
+
+
+def test_pull_of_a_gated_model_without_a_terminal(fake: Fake, tollama: Run) -> None:
+    done = tollama("pull", "gated", host=fake.url)
+    assert done.returncode == 1
+    assert done.stderr.decode().endswith("Hint: tollama pull gated --accept-license\n")
+    assert "Traceback" not in done.stderr.decode()
+    assert tollama("pull", "gated", "--accept-license", host=fake.url).returncode == 0
+    assert "gated" in fake.installed
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1)])
+def test_pull_asks_at_a_terminal(
+    answer: bytes, code: int, fake: Fake, environment: dict[str, str], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tollama.cli", "pull", "gated", "--host", fake.url]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=tmp_path) as done:
+        os.close(theirs)
+        shown = b""
+        while b"Do you accept it?" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, answer)
+        while True:
+            try:
+                more = os.read(ours, 4096)
+            except OSError:  # the other side has closed
+                break
+            if not more:
+                break
+            shown += more
+        assert done.wait(30) == code
+    os.close(ours)
+    assert b"Not for commercial use." in shown
+    assert ("gated" in fake.installed) is (code == 0)
+
+
+def test_a_pull_that_breaks_off(fake: Fake, tollama: Run) -> None:
+    fake.cut = True
+    done = tollama("pull", "small", host=fake.url)
+    assert done.returncode == 1
+    assert "Error: The hub could not be reached.\nHint: Check the network" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("command", ["list", "ps", "show naive", "rm naive", "pull naive", "forecast naive -n 1 -"])
+def test_no_server(command: str, tollama: Run) -> None:
+    done = tollama(*command.split(), host="127.0.0.1:9", stdin=b"ds,y\n2024-01-01,1\n")
+    assert done.returncode == 1
+    expected = "Error: No tollama server answers at http://127.0.0.1:9.\nHint: Start one with: tollama serve\n"
+    assert done.stderr.decode() == expected
+
+
+def test_the_address_comes_from_the_option_then_the_environment_then_the_config(
+    fake: Fake, tollama: Run, tmp_path: Path
+) -> None:
+    assert tollama("list", "--host", fake.url, host="127.0.0.1:9").returncode == 0
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.json").write_text(json.dumps({"port": int(fake.url.rpartition(":")[2])}))
+    assert tollama("list").returncode == 0
+
+
+def test_a_malformed_config_is_an_error_not_a_traceback(tollama: Run, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.json").write_text('{"port": ')
+    done = tollama("list")
+    assert done.returncode == 1
+    assert "line 1" in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_wrong_usage_is_2(tollama: Run) -> None:
+    for wrong in (["nothing"], ["list", "--nothing"], ["serve", "--port", "x"], ["forecast"]):
+        assert tollama(*wrong).returncode == 2
+
+
+def test_runtime_list(tollama: Run) -> None:
+    lines = tollama("runtime", "list").stdout.decode().splitlines()
+    assert lines[0].split() == ["FAMILY", "STATE", "SIZE", "DIGEST", "REPAIR"]
+    assert any(line.split()[:2] == ["mock", "ready"] for line in lines)
+    assert any("tollama runtime install torch" in line for line in lines)
+    rows = {row["family"]: row for row in json.loads(tollama("runtime", "list", "--json").stdout)}
+    assert rows["mock"]["ready"] is True
+    assert rows["torch"]["installed"] is False
+    done = tollama("runtime", "install", "nothing")
+    assert done.returncode == 1
+    assert "Error: There is no such family." in done.stderr.decode()
+    assert "was not installed" in tollama("runtime", "remove", "torch").stdout.decode()

@@ -1,0 +1,76 @@
+"""Fixtures that cost much, once per session: one running server, one hub on loopback, the families' environments."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hub import LoopbackHub
+from tests.serving import CHECKOUT, RUNTIMES, Server
+from tollama.families import families
+from tollama.runtimes import Runtimes
+
+FAMILIES = CHECKOUT / "tests/families"
+
+Inside = Callable[..., tuple[list[Any], str]]
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """A hub that the session's server pulls from."""
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, hub: LoopbackHub) -> Iterator[Server]:
+    """The session's server: the whole graph, a short linger, a small body limit and queue."""
+    home: Path = tmp_path_factory.mktemp("home")
+    with Server(
+        home,
+        TOLLAMA_HF_ENDPOINT=hub.url,
+        TOLLAMA_FAMILY_LINGER="2",
+        TOLLAMA_MAX_BODY_MB="70",
+        TOLLAMA_MAX_QUEUE="80",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=["door", "proxy"])
+def base(request: pytest.FixtureRequest, server: Server) -> str:
+    """Both ways in: the ingress's own door, and Serve's proxy."""
+    return str(getattr(server, request.param))
+
+
+@pytest.fixture(scope="session")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
+    """``inside(family, (target, arguments), ...)``: what the targets returned, and what they printed.
+
+    A target is ``module:function``, the module one in ``tests/families``. The family's environment is
+    built if it is not there; nothing but this checkout is added to it, and no hub can be reached from it.
+    """
+    runtimes = Runtimes(RUNTIMES)
+
+    def run(family: str, *calls: tuple[str, dict[str, Any]]) -> tuple[list[Any], str]:
+        python = runtimes.install(families()[family])
+        folder = tmp_path_factory.mktemp(family)
+        (folder / "calls").write_bytes(pickle.dumps(calls))
+        done = subprocess.run(
+            [python, FAMILIES / "inside.py", folder / "calls", folder / "results"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HF_ENDPOINT": "http://127.0.0.1:9"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        return pickle.loads((folder / "results").read_bytes()), printed
+
+    return run

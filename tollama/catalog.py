@@ -1,0 +1,115 @@
+"""Which model a name means, and whether it may run: the checks between the schema and the graph.
+
+An installed model is what its manifest says; the registry is consulted only for what is not installed, so a registry
+edit never changes an installed model. Embedded models (no weights) need no manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tollama.capabilities import Capabilities
+from tollama.errors import ModelNotInstalled
+from tollama.licenses import require
+from tollama.registry import Entry, canonical_name, find, registry
+from tollama.seam import ModelRef
+from tollama.store import Broken, Home, Manifest, Store
+
+
+@dataclass(frozen=True)
+class Model:
+    """A known model: its registry entry, its manifest, or both. ``installed`` is true of embedded models too."""
+
+    name: str
+    entry: Entry | None
+    manifest: Manifest | None
+
+    @property
+    def about(self) -> Entry | Manifest:
+        """Where what is true of the model stands: the manifest when installed, else the registry entry."""
+        found = self.manifest or self.entry
+        assert found is not None
+        return found
+
+    @property
+    def embedded(self) -> bool:
+        return self.manifest is None and self.about.source.type == "embedded"
+
+    @property
+    def installed(self) -> bool:
+        return self.manifest is not None or self.embedded
+
+    @property
+    def family(self) -> str:
+        return self.about.family
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.about.capabilities
+
+    @cached_property
+    def digest(self) -> str:
+        """64 hex digits that tell one snapshot of a model from another."""
+        if self.manifest is not None:
+            return self.manifest.digest
+        return hashlib.sha256(self.about.model_dump_json().encode()).hexdigest()
+
+    @cached_property
+    def ref(self) -> bytes:
+        """The pickled :class:`ModelRef` that a family loads it by."""
+        about = self.about
+        snapshot = str(self.manifest.snapshot) if self.manifest is not None else None
+        return pickle.dumps(
+            ModelRef(self.name, about.family, about.adapter, snapshot, self.digest, about.capabilities), protocol=5
+        )
+
+
+class Catalog:
+    """The models of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.store = Store(home)
+        self._known: dict[str, tuple[Any, Model]] = {}
+
+    def find(self, name: str) -> Model:
+        """The model of that name, in any letter case. Raises :class:`ModelNotFound` with the closest names."""
+        name = canonical_name(name)
+        manifest = self.store.get(name)
+        known = self._known.get(name)
+        if known is None or known[0] is not manifest:
+            entry = registry().get(name)
+            if manifest is None and entry is None:
+                find(name)
+            known = self._known[name] = (manifest, Model(name, entry, manifest))
+        return known[1]
+
+    def runnable(self, name: str) -> Model:
+        """The model, if it may run: known, its licence accepted, its files here. In this order."""
+        model = self.find(name)
+        require(self.home, model.name, model.about.license)
+        if not model.installed:
+            raise ModelNotInstalled(
+                f"The model {model.name!r} is known but not installed.", hint=f"tollama pull {model.name}"
+            )
+        return model
+
+    def available(self) -> list[Model]:
+        """Every model of the registry."""
+        return [self.find(name) for name in registry()]
+
+    def installed(self) -> list[Model]:
+        """Every model that can run: embedded ones and those with a manifest."""
+        stored = [manifest.name for manifest in self.store.all() if not isinstance(manifest, Broken)]
+        embedded = [model.name for model in self.available() if model.embedded]
+        return [self.find(name) for name in sorted({*stored, *embedded})]
+
+
+def license_of(model: Model) -> Mapping[str, Any]:
+    """The licence as the API shows it."""
+    return model.about.license.model_dump()

@@ -1,0 +1,91 @@
+"""The one sink: results go to stdout, progress and advice to stderr; and the one place where exceptions turn into
+advice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tollama.errors import TollamaError
+
+
+def line(text: str = "") -> None:
+    """One line of result."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """One line beside the result: progress, warnings."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """A result as JSON, for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns padded with spaces, as Ollama's: never cut to the terminal's width, so that pipes get it whole."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    for row in (headers, *rows):
+        line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def section(title: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """A titled block of names and values."""
+    line(title)
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        line(f"  {name.ljust(width)}   {value}".rstrip())
+    line()
+
+
+def advice(error: Exception) -> tuple[str, str]:
+    """The sentence and the hint for an exception; both are one line."""
+    if isinstance(error, TollamaError):
+        sentence, hint = str(error), error.hint
+        if isinstance(error.detail, list) and len(error.detail) > 1:
+            sentence += f" ({len(error.detail)} faults in all)"
+    elif isinstance(error, OSError) and error.filename is not None:
+        sentence, hint = f"{error.filename}: {error.strerror}.", "Check the path and its permissions."
+    elif isinstance(error, ImportError):
+        sentence, hint = f"This installation is incomplete: {error}.", "Install tollama again."
+    else:
+        sentence, hint = f"tollama failed: {type(error).__name__}: {error}", "Report this with the command you ran."
+    return " ".join(sentence.split()), " ".join(hint.split())
+
+
+def fail(error: Exception) -> None:
+    """``Error:`` and ``Hint:`` on stderr."""
+    sentence, hint = advice(error)
+    note(f"Error: {sentence}")
+    if hint:
+        note(f"Hint: {hint}")
+
+
+def size(count: float | None) -> str:
+    """Bytes as people read them, in powers of 1000."""
+    from rich.filesize import decimal
+
+    return decimal(int(count)) if count else "-"
+
+
+def ago(moment: str | None) -> str:
+    """An ISO time as distance from now: ``3 hours ago``, ``4 minutes from now``; ``Forever`` from the year 9999 on."""
+    if not moment:
+        return "-"
+    then = datetime.fromisoformat(moment)
+    if then.year >= 9999:
+        return "Forever"
+    if then.year <= 1970:  # what is part of tollama was never installed
+        return "-"
+    seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    distance = abs(seconds)
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count = int(distance // length)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''} {'from now' if seconds > 0 else 'ago'}"
+    return "now"

@@ -1,0 +1,254 @@
+"""The model hub through its own client library: what a repository holds, and its files, resumable and verified.
+
+Files are kept by content under ``cache/blobs`` (``<digest>``, or ``<digest>.part`` while incomplete), so a pull that
+was cut short goes on where it stopped, and models share what they have in common. The library's own download starts
+every file over in a new process; its `http_get`, used here, resumes.
+
+The library's settings are process-wide and are changed on import: pulls run in a process of their own.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.file_download import http_get
+from huggingface_hub.hf_api import RepoSibling
+
+from tollama.errors import (
+    DigestMismatch,
+    DiskFull,
+    HubError,
+    HubUnauthorized,
+    HubUnavailable,
+    Offline,
+    RevisionNotFound,
+    TollamaError,
+)
+from tollama.store import atomic_write, safe_path, sha256_of
+from tollama.version import __version__
+
+LIST_TIMEOUT_S = 20.0
+"""For the file list: the hub's own client waits for ever."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}")
+
+constants.DOWNLOAD_CHUNK_SIZE = 256 * 1024  # 10 MB by default: what a cut connection loses, and a step of progress
+constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file of a repository; ``sha256`` is known of large (LFS) files, the others have git's object id."""
+
+    path: str
+    size: int
+    git_oid: str
+    sha256: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest that the hub vouches for, with its kind."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"sha1:{self.git_oid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The wanted files of ``repo_id`` at ``commit`` (40 hex digits)."""
+
+    repo_id: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+class Hub:
+    """One hub, and the cache of what came from it. ``token`` is sent to ``endpoint`` and nowhere else."""
+
+    def __init__(self, cache: Path, endpoint: str, *, token: str | None = None, offline: bool = False) -> None:
+        self._blobs = cache / "blobs"
+        self._listings = cache / "listings"
+        self._endpoint = endpoint.rstrip("/")
+        self._token: str | bool = token or False  # False: no token that lies around on this machine either
+        self._offline = offline
+
+    def listing(self, repo_id: str, revision: str, patterns: tuple[str, ...]) -> Listing:
+        """The files of ``revision`` (a branch, tag or commit) that match any of ``patterns``.
+
+        Offline it is what was listed last. Raises the :class:`PullError` leaves.
+        """
+        if self._offline:
+            return _matching(self._remembered(repo_id, revision), patterns)
+        try:
+            api = HfApi(self._endpoint, token=self._token, library_name="tollama", library_version=__version__)
+            info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=LIST_TIMEOUT_S)
+            if _COMMIT.fullmatch(revision) and info.sha != revision:
+                raise ValueError("another commit than the one asked for")
+            found = Listing(repo_id, str(info.sha), tuple(_remote(sibling) for sibling in info.siblings or ()))
+        except Exception as error:
+            raise translate(error) from error
+        for known_as in {revision, found.commit}:
+            atomic_write(self._listed(repo_id, known_as), json.dumps(asdict(found)).encode())
+        return _matching(found, patterns)
+
+    def missing(self, listing: Listing) -> int:
+        """Bytes of ``listing`` that are not in the cache yet."""
+        return sum(max(0, file.size - self._have(file)) for file in listing.files)
+
+    def download(self, listing: Listing, file: RemoteFile, progress: Callable[[int], None]) -> None:
+        """Bring ``file`` into the cache, from where it was left; ``progress`` gets the bytes that are there."""
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        blob, part = self._blob(file), self._part(file)
+        with self._alone(file):
+            if blob.exists():
+                if _sha256_if_right(blob, file):
+                    progress(file.size)
+                    return
+                blob.unlink()
+            if self._offline:
+                raise Offline("A file of the model is not here, and the server is told to stay offline.")
+            have = self._have(file)
+            if have > file.size:
+                part.unlink()
+                have = 0
+            progress(have)
+            url = hf_hub_url(listing.repo_id, file.path, revision=listing.commit, endpoint=self._endpoint)
+            headers = {"user-agent": f"tollama/{__version__}", "accept-encoding": "identity"}
+            if self._token:
+                headers["authorization"] = f"Bearer {self._token}"
+            try:
+                with _Counted(part, progress) as out:
+                    http_get(url, out, resume_size=have, headers=headers, expected_size=file.size)
+            except Exception as error:
+                failure = translate(error)
+                if isinstance(failure, DigestMismatch):  # else the next pull would go on where this one went wrong
+                    part.unlink(missing_ok=True)
+                raise failure from error
+
+    def verify(self, file: RemoteFile) -> tuple[Path, str]:
+        """Check a downloaded ``file`` against its digest; its place in the cache and its sha256.
+
+        Raises :class:`DigestMismatch` and discards the file if it is another.
+        """
+        with self._alone(file):
+            blob, part = self._blob(file), self._part(file)
+            path = blob if blob.exists() else part
+            sha256 = _sha256_if_right(path, file)
+            if sha256 is None:
+                path.unlink()
+                raise DigestMismatch("A file of the model is not what the hub said it would be.", detail=file.path)
+            if path == part:
+                os.replace(part, blob)
+            return blob, sha256
+
+    def _blob(self, file: RemoteFile) -> Path:
+        return self._blobs / (file.sha256 or file.git_oid)
+
+    def _part(self, file: RemoteFile) -> Path:
+        return self._blob(file).with_suffix(".part")
+
+    def _have(self, file: RemoteFile) -> int:
+        for path in (self._blob(file), self._part(file)):
+            if path.exists():
+                return path.stat().st_size
+        return 0
+
+    def _alone(self, file: RemoteFile) -> FileLock:
+        return FileLock(self._blob(file).with_suffix(".lock"))
+
+    def _listed(self, repo_id: str, revision: str) -> Path:
+        return self._listings / f"{hashlib.sha256(f'{repo_id}@{revision}'.encode()).hexdigest()}.json"
+
+    def _remembered(self, repo_id: str, revision: str) -> Listing:
+        try:
+            raw = json.loads(self._listed(repo_id, revision).read_bytes())
+        except FileNotFoundError:
+            raise Offline("The model was never pulled here, and the server is told to stay offline.") from None
+        return Listing(raw["repo_id"], raw["commit"], tuple(RemoteFile(**file) for file in raw["files"]))
+
+
+class _Counted(io.BufferedWriter):
+    """A file that continues where it ends and tells its length after each write."""
+
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "a"))
+        self._progress = progress
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        written = super().write(data)
+        self._progress(self.tell())
+        return written
+
+
+def _matching(listing: Listing, patterns: tuple[str, ...]) -> Listing:
+    files = tuple(file for file in listing.files if any(fnmatchcase(file.path, pattern) for pattern in patterns))
+    if not files:
+        raise HubError("The repository has none of the files that this model is made of.")
+    return Listing(listing.repo_id, listing.commit, files)
+
+
+def _remote(sibling: RepoSibling) -> RemoteFile:
+    """A row of the hub's list, refused if it could reach outside the cache or the snapshot."""
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    file = RemoteFile(safe_path(sibling.rfilename), int(sibling.size or 0), str(sibling.blob_id), sha256)
+    if not _DIGEST.fullmatch(file.digest):
+        raise ValueError("not a digest")
+    return file
+
+
+def _sha256_if_right(path: Path, file: RemoteFile) -> str | None:
+    sha256 = sha256_of(path)
+    right = sha256 == file.sha256 if file.sha256 else _git_oid(path) == file.git_oid
+    return sha256 if right else None
+
+
+def _git_oid(path: Path) -> str:
+    """Git's object id of a file: the sha1 of a header with its size and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as content:
+        for chunk in iter(lambda: content.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def translate(error: Exception) -> TollamaError:
+    """The :class:`PullError` that an exception of the hub's client, or of the disk, means."""
+    if isinstance(error, TollamaError):
+        return error
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    detail = None if status is None else f"HTTP {status}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("The disk is full; what was downloaded so far is kept.")
+    if isinstance(error, OfflineModeIsEnabled):
+        return Offline("The hub's client is told to stay offline.")
+    if isinstance(error, GatedRepoError):
+        return HubUnauthorized("The repository is gated: the hub wants a token of somebody with access.", detail=detail)
+    if status in (401, 403):
+        hint = "If the name is right, the repository is private: ask for access and set HF_TOKEN."
+        return HubUnauthorized("The hub refuses access to the repository.", detail=detail, hint=hint)
+    if status == 404 or isinstance(error, HFValidationError):
+        hint = "Check the repository's name and the revision on the hub."
+        return RevisionNotFound("The repository, the revision or the file is not on the hub.", detail=detail, hint=hint)
+    if status == 416 or (type(error) is OSError and error.errno is None):
+        return DigestMismatch("A file of the model is not as long as the hub said it would be.")
+    if status in (429, 502, 503, 504):
+        hint = "Try again in a while; what was downloaded so far is kept."
+        return HubUnavailable("The hub is overloaded or down.", detail=detail, hint=hint)
+    if status is not None:
+        return HubError("The hub answered with a fault.", detail=detail, hint="Try again in a while.")
+    # Transport failures are exceptions of whichever HTTP library this version of the hub's client is built on.
+    if type(error).__module__.partition(".")[0].startswith("httpx") or isinstance(error, ConnectionError):
+        return HubUnavailable("The hub could not be reached, or the connection broke off; what came is kept.")
+    return HubError("The hub's answer is not one of a model hub.", hint="Check HF_ENDPOINT and the proxy settings.")

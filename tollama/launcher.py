@@ -1,0 +1,291 @@
+"""``tollama serve``: a small launcher around ``serve run serve_config.yaml``.
+
+It does what a config file cannot: sets the environment that Ray reads at start, checks that the ports are free (Serve
+shares a taken one silently), writes ports and home into a copy of the file, and at the end closes the door, waits for
+what is in flight, and leaves no process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tollama.errors import ConfigError
+from tollama.paths import data
+from tollama.settings import Settings, load
+
+START_S = 180.0
+"""Seconds that Ray and the ingress may take to answer (6-11 s on two quiet cores)."""
+DRAIN_S = 30.0
+"""Seconds that requests in flight may take after the door closed."""
+STOP_S = 20.0
+"""Seconds that Serve and Ray may take to stop (2-5 s on two cores)."""
+MARK = "TOLLAMA_SERVER"
+"""Variable that every process of one server carries, so that none is left behind."""
+
+RAY_ENVIRONMENT = {
+    # Fast calls between deployments; without Serve's direct ingress, whose ports listen on every interface.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.05",
+    # Ray's memory monitor kills the controller and the ingress along with the culprit.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # Ray starts workers at niceness 15, where any busy program on the machine starves the ingress.
+    "RAY_worker_niceness": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONNOUSERSITE": "1",
+}
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+"""Variables that would put a stranger's code first in every worker."""
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    config: Path | None = None,
+    dashboard: bool | None = None,
+    home: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Run a server in the foreground until SIGINT, SIGTERM or SIGHUP; the exit code.
+
+    Raises :class:`ConfigError` for what would keep it from starting: a taken port, a second server on one home.
+    """
+    settings = load(host=host, port=port, home=home, dashboard=dashboard)
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        raise ConfigError(
+            "RAY_AUTH_MODE turns Ray's token off; any process that reaches a port of Ray could then run code.",
+            hint="Unset RAY_AUTH_MODE.",
+        )
+    run = settings.home / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    with _only_server(run):
+        for number in (settings.port, settings.serve_port):
+            _require_free(settings.host, number)
+        _empty(run)
+        rendered = run / "serve_config.yaml"
+        rendered.write_text(render(config or data("serve_config.yaml"), settings))
+        return _supervise(settings, run, rendered, say)
+
+
+def render(config: Path, settings: Settings) -> str:
+    """The config file with this server's addresses, home and dashboard in it."""
+    import yaml
+
+    try:
+        graph = yaml.safe_load(config.read_text())
+        application = graph["applications"][0]
+    except FileNotFoundError:
+        raise ConfigError(f"There is no config file {config}.") from None
+    except (yaml.YAMLError, KeyError, TypeError, IndexError) as error:
+        where = str(getattr(error, "problem_mark", "")).strip()
+        raise ConfigError(f"{config} is no Serve config with an application. {where}".strip()) from None
+    graph.setdefault("http_options", {}).update(host=settings.host, port=settings.serve_port)
+    arguments = application.setdefault("args", {})
+    arguments["home"] = str(settings.home)
+    if arguments.get("door", {}) is not None:
+        arguments["door"] = {"host": settings.host, "port": settings.port}
+    policy = application.setdefault("autoscaling_policy", {}).setdefault("policy_kwargs", {})
+    if "family_linger" in settings.sources:
+        policy["linger"] = settings.family_linger
+    return str(yaml.safe_dump(graph, sort_keys=False))
+
+
+def environment(settings: Settings, run: Path, mark: str) -> dict[str, str]:
+    """The environment that Ray and every worker start in."""
+    env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    env |= {name: env.get(name, value) for name, value in RAY_ENVIRONMENT.items()}
+    env |= {MARK: mark, "TOLLAMA_HOME": str(settings.home), "TOLLAMA_RUNTIMES_DIR": str(settings.runtimes)}
+    if not env.get("RAY_ADDRESS"):
+        # Ray would write its token readable by all; a file of ours is read instead.
+        token = run / "ray_token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        env.setdefault("RAY_TMPDIR", str(_ray_folder(settings.home)))
+    return env
+
+
+def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str], None]) -> int:
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    empty = run / "empty"
+    empty.mkdir()
+    mark = secrets.token_hex(8)
+    command = [sys.executable, "-P", "-m", "deployments.launch", str(rendered), str(run / "ray.json")]
+    if not settings.dashboard:
+        command.append("--no-dashboard")
+    with _signals() as asked, open(logs / "serve.log", "ab") as log:
+        child = subprocess.Popen(
+            command,
+            cwd=empty,
+            env=environment(settings, run, mark),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            started = _until(lambda: asked or child.poll() is not None or _answers(settings), START_S)
+            if not asked and (child.poll() is not None or not started):
+                say(f"Error: the server did not start; the end of {logs / 'serve.log'}:")
+                say(_tail(logs / "serve.log"))
+                return 1
+            if not asked:
+                _announce(settings, run, say)
+            _until(lambda: asked or child.poll() is not None, float("inf"))
+            if child.poll() is not None:
+                say(f"Error: the server ended by itself; its log is {logs / 'serve.log'}")
+                return 1
+            say("Stopping: no new requests, waiting for those in flight. Again to stop at once.")
+            first = len(asked)
+            (run / "drain").touch()
+            _until(lambda: (run / "drain.done").exists() or child.poll() is not None or len(asked) > first, DRAIN_S)
+            return 0
+        finally:
+            _stop(child, mark)
+
+
+def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None:
+    base = f"http://{settings.host}:{settings.port}"
+    say(f"tollama is ready at {base}")
+    say(f"  API documentation  {base}/docs")
+    with contextlib.suppress(OSError, ValueError):
+        dashboard = json.loads((run / "ray.json").read_text()).get("dashboard")
+        if dashboard:
+            say(f"  Ray dashboard      http://{dashboard}  (token: {run / 'ray_token'})")
+    say(f"  Serve's proxy      http://{settings.host}:{settings.serve_port}")
+    say("Ctrl-C stops it.")
+
+
+def _stop(child: subprocess.Popen[bytes], mark: str) -> None:
+    """End Serve and Ray, gently first; then whatever still carries our mark."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_S)
+    _until(lambda: not _marked(mark), 5.0)
+    for pid in _marked(mark):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    if child.poll() is None:
+        child.wait(5.0)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that were started with our mark in their environment, ourselves excluded."""
+    sign = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if sign in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals received so far, oldest first; the former handlers come back at the end."""
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda received, _: asked.append(received)) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _until(condition: Callable[[], Any], seconds: float) -> bool:
+    """Whether ``condition`` came true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _answers(settings: Settings) -> bool:
+    url = f"http://{settings.host}:{settings.port}/health/live"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _require_free(host: str, port: int) -> None:
+    """Bind without SO_REUSEPORT, which would let a second server share the port silently."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"The address {host}:{port} cannot be used: {error.strerror}.",
+                hint="Is a server running already? Another port: tollama serve --port N, or TOLLAMA_PORT.",
+            ) from None
+
+
+@contextlib.contextmanager
+def _only_server(run: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run / "serve.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"A server runs already on the home {run.parent}.", hint="Stop it, or set TOLLAMA_HOME to another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _empty(run: Path) -> None:
+    for entry in run.iterdir():
+        if entry.name == "serve.lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _ray_folder(home: Path) -> Path:
+    """A private folder with a short path (a Unix socket's path may have 107 characters), old sessions removed."""
+    import hashlib
+
+    name = f"tollama-{os.getuid()}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+    folder = Path(tempfile.gettempdir()) / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise ConfigError(f"The folder {folder} belongs to somebody else.", hint="Set RAY_TMPDIR to a folder of yours.")
+    folder.chmod(0o700)
+    shutil.rmtree(folder / "ray", ignore_errors=True)
+    return folder

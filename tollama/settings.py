@@ -1,0 +1,160 @@
+"""Everything that can be set, once: name, type, default and help; environment variable and config key follow from it.
+
+A value comes from the command line, else the environment (``TOLLAMA_<NAME>``), else ``config.json`` in the home,
+else the default; :attr:`Settings.sources` says which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+
+from tollama.durations import seconds
+from tollama.errors import ConfigError, TollamaError
+
+ENV_PREFIX = "TOLLAMA_"
+DEFAULT_PORT = 11435
+ALIASES = {"hf_endpoint": "HF_ENDPOINT", "hf_token": "HF_TOKEN", "offline": "HF_HUB_OFFLINE"}
+"""Variables of the hub's own tools that are read when ours is not set."""
+
+
+class Settings(BaseModel):
+    """The settings of one server and of the command line beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address that the API listens on, and that the command line asks.")
+    port: int = Field(DEFAULT_PORT, ge=1, le=65535, description="Port of the API.")
+    proxy_port: int | None = Field(None, ge=1, le=65535, description="Port of Serve's own proxy; default port + 1.")
+    home: Path = Field(Path("~/.tollama"), description="Folder of models, licences, runtimes, cache and logs.")
+    runtimes_dir: Path | None = Field(None, description="Folder of the families' environments; default home/runtimes.")
+    keep_runtimes: int = Field(2, ge=1, description="Environments kept per family, the current one included.")
+    keep_alive: str | float = Field("5m", description="How long an idle model stays loaded: seconds or 300ms, 10m, 1d.")
+    family_linger: float = Field(60.0, ge=0, description="Seconds that a family's empty process stays (0 with a GPU).")
+    max_loaded_models: int = Field(3, ge=1, description="Models loaded per replica; the least recently used gives way.")
+    request_timeout: float = Field(300.0, gt=0, description="Seconds for a request that names no timeout.")
+    max_body_mb: float = Field(128.0, gt=0, description="Largest decoded request body in MB (10^6 bytes).")
+    max_queue: int = Field(512, ge=1, description="Waiting requests per family; more are answered 503.")
+    hf_endpoint: str = Field("https://huggingface.co", description="The hub that models are pulled from.")
+    hf_token: str | None = Field(None, description="Token for gated repositories; sent to hf_endpoint only.")
+    offline: bool = Field(False, description="Never ask the hub.")
+    dashboard: bool = Field(True, description="Start the Ray dashboard.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("home", "runtimes_dir")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _duration(cls, value: str | float) -> str | float:
+        try:
+            seconds(value)
+        except TollamaError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where each value that is not a default comes from."""
+        return self._sources
+
+    @property
+    def runtimes(self) -> Path:
+        """Folder of the families' environments."""
+        return self.runtimes_dir or self.home.absolute() / "runtimes"
+
+    @property
+    def serve_port(self) -> int:
+        """Port of Serve's own proxy."""
+        return self.proxy_port or self.port + 1
+
+    @property
+    def max_body(self) -> int:
+        """Largest decoded request body in bytes."""
+        return int(self.max_body_mb * 1e6)
+
+
+def env_name(field: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + field.upper()
+
+
+def config_path(home: Path) -> Path:
+    """The config file of a home."""
+    return home / "config.json"
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"The config file cannot be read: {error.strerror}: {path}") from None
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path}, line {error.lineno}: {error.msg}.", hint="Correct the line or remove the file."
+        ) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}, line 1: the config must be one JSON object.")
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        line = next((n for n, row in enumerate(text.splitlines(), 1) if f'"{unknown[0]}"' in row), 1)
+        raise ConfigError(
+            f"{path}, line {line}: {unknown[0]!r} is no setting.", hint="tollama config list shows them all."
+        )
+    return values
+
+
+def _split_address(values: dict[str, Any], source: str, sources: dict[str, str]) -> None:
+    """``host`` may be ``host:port`` or a URL, as Ollama's; the port in it yields to one that is set by itself."""
+    host = str(values.get("host", "")).removeprefix("http://").removeprefix("https://").rstrip("/")
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdigit() and not name.endswith(":"):
+        values["host"] = name or "127.0.0.1"
+        if "port" not in values or sources.get("port") == "config" != source:
+            values["port"], sources["port"] = port, source
+    elif host:
+        values["host"] = host
+
+
+def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """The settings in force; ``overrides`` (None is not set) are the command line's.
+
+    Raises :class:`ConfigError` naming the variable, or the line of the file, that is at fault.
+    """
+    env = os.environ if env is None else env
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    home = Path(os.path.abspath(Path(given.get("home") or env.get(env_name("home")) or "~/.tollama").expanduser()))
+    from_env = {name: env[env_name(name)] for name in Settings.model_fields if env.get(env_name(name))}
+    from_env |= {name: env[alias] for name, alias in ALIASES.items() if name not in from_env and env.get(alias)}
+    for source, layer in (("config", _from_file(config_path(home))), ("environment", from_env), ("option", given)):
+        values |= layer
+        sources |= dict.fromkeys(layer, source)
+        if "host" in layer:
+            _split_address(values, source, sources)
+    values["home"] = home
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = str(fault["loc"][0])
+        where = {"environment": env_name(field), "option": f"--{field.replace('_', '-')}"}.get(
+            sources.get(field, ""), f"{config_path(home)}: {field}"
+        )
+        raise ConfigError(f"{where}: {fault['msg'].removeprefix('Value error, ')}.") from None
+    settings._sources.update(sources)
+    return settings

@@ -1,0 +1,341 @@
+"""The store: one folder per installed model, each with a manifest that says everything routing needs.
+
+``models/<name>/manifest.json`` is written last and replaced in one step, so a model is either wholly there or not at
+all, and another revision takes over in one step too. Only `canonical_name` makes a folder's name from a client's text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from tollama.capabilities import Capabilities
+from tollama.errors import DigestMismatch, ModelNotFound, ModelNotInstalled
+from tollama.registry import Defaults, Details, Requires, Source, canonical_name
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders of one ``TOLLAMA_HOME``. Nothing is made until it is written to."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def licenses(self) -> Path:
+        return self.root / "licenses"
+
+    @property
+    def runtimes(self) -> Path:
+        return self.root / "runtimes"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+
+def safe_path(path: str) -> str:
+    """``path`` if it stays inside the folder it is relative to; ValueError if not."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError("must be a relative path inside its folder")
+    return path
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class StoredFile(_Part):
+    """One file of a snapshot; ``size`` in bytes, ``sha256`` in 64 hex digits."""
+
+    path: Annotated[str, AfterValidator(safe_path)]
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Resolved(_Part):
+    """What was really fetched: the commit, and the snapshot's folder relative to the model's."""
+
+    commit_sha: str
+    snapshot_path: Annotated[str, AfterValidator(safe_path)] = "snapshot"
+
+
+class StoredLicense(_Part):
+    """The licence the model came under; ``receipt`` is the file, relative to the home, that records its acceptance."""
+
+    id: str
+    needs_acceptance: bool = False
+    notice: str = ""
+    url: str | None = None
+    accepted: bool = False
+    receipt: str | None = None
+
+
+class Manifest(_Part):
+    """One installed model. Fields that a newer tollama added are ignored."""
+
+    name: str
+    family: str
+    adapter: str
+    source: Source
+    resolved: Resolved
+    size_bytes: int
+    files: tuple[StoredFile, ...]
+    pulled_at: datetime
+    installed_at: datetime
+    license: StoredLicense
+    capabilities: Capabilities
+    defaults: Defaults
+    requires: Requires
+    details: Details
+    description: str = ""
+    schema_version: Literal[1] = 1
+
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits over the files' names and contents: two snapshots with the same are the same."""
+        lines = sorted(f"{file.sha256}  {file.path}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def snapshot(self) -> Path:
+        """The folder of the files, absolute, wherever the home lies now. Only for a manifest read from a store."""
+        if self._folder is None:
+            raise ValueError("this manifest was not read from a store")
+        return self._folder / self.resolved.snapshot_path
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A model folder that cannot be used, and why; pulling the model again repairs it."""
+
+    name: str
+    reason: str
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, 64 hex digits."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write ``path`` whole or not at all, on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        os.unlink(temp)
+        raise
+    _fsync(path.parent)
+
+
+class FileCache(Generic[T]):
+    """Files parsed once per change: one stat tells whether what was parsed is still what the file holds."""
+
+    def __init__(self, parse: Callable[[Path], T]) -> None:
+        self._parse = parse
+        self._known: dict[Path, tuple[tuple[int, int], T]] = {}
+
+    def read(self, path: Path) -> T | None:
+        """The parsed file, the same object while the file is unchanged; None when there is no file."""
+        try:
+            stat = path.stat()
+            mark = (stat.st_mtime_ns, stat.st_ino)
+            known = self._known.get(path)
+            if known is None or known[0] != mark:
+                known = self._known[path] = (mark, self._parse(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self._known.pop(path, None)
+            return None
+        return known[1]
+
+
+def _fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"its manifest is malformed: {where + ': ' if where else ''}{first['msg']}"
+
+
+def _parse(path: Path) -> Manifest | Broken:
+    name = path.parent.name
+    try:
+        # What is forbidden in a request (unknown fields) is what a newer version added in a manifest.
+        manifest = Manifest.model_validate_json(path.read_bytes(), extra="ignore")
+    except ValidationError as error:
+        return Broken(name, _fault(error))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return Broken(name, f"its manifest cannot be read: {error.strerror}")
+    if manifest.name != name:
+        return Broken(name, "its manifest names another model")
+    manifest._folder = path.parent
+    return manifest
+
+
+class Store:
+    """The installed models of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._manifests = FileCache(_parse)
+
+    def _folder(self, name: str) -> Path:
+        return self.home.models / canonical_name(name)
+
+    def get(self, name: str) -> Manifest | None:
+        """The manifest of ``name``; None if it is not installed or broken. One stat; the same object until it changes.
+
+        Raises :class:`ModelNotFound` if ``name`` cannot be a model's name.
+        """
+        manifest = self._manifests.read(self._folder(name) / "manifest.json")
+        return manifest if isinstance(manifest, Manifest) else None
+
+    def all(self) -> list[Manifest | Broken]:
+        """Every model folder, in order of name; the files of each are looked for, not read."""
+        found: list[Manifest | Broken] = []
+        for folder in sorted(self.home.models.glob("[!.]*")):
+            try:
+                if canonical_name(folder.name) != folder.name:
+                    continue
+            except ModelNotFound:
+                continue
+            manifest = self._manifests.read(folder / "manifest.json") or Broken(folder.name, "it has no manifest")
+            if isinstance(manifest, Manifest) and (fault := _incomplete(manifest.files, manifest.snapshot)):
+                manifest = Broken(folder.name, fault)
+            found.append(manifest)
+        return found
+
+    def staging(self, name: str) -> Path:
+        """An empty folder, on the models' file system, to put a snapshot together in. For one pull at a time."""
+        return self._fresh(canonical_name(name))
+
+    def _fresh(self, name: str) -> Path:
+        folder = self.home.cache / "staging" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def install(self, manifest: Manifest, staged: Path, *, keep: int = 1) -> Manifest:
+        """Make ``staged`` the snapshot of ``manifest.name`` and return the manifest as stored.
+
+        ``staged`` must lie on the models' file system and hold real files, those of the manifest and no others, else
+        :class:`DigestMismatch`. Of the model's snapshots the newest ``keep`` stay.
+        """
+        if fault := _incomplete(manifest.files, staged, strict=True):
+            raise DigestMismatch(f"The model {manifest.name!r} was not installed: {fault}.")
+        for path in [*staged.rglob("*"), staged]:
+            _fsync(path)
+        folder = self._folder(manifest.name)
+        with self.lock(f".{folder.name}"):
+            taken = {path.name for path in folder.glob("snapshot*")}
+            slots = ("snapshot", *(f"snapshot-{n}" for n in range(2, len(taken) + 3)))
+            slot = next(slot for slot in slots if slot not in taken)
+            resolved = manifest.resolved.model_copy(update={"snapshot_path": slot})
+            manifest = manifest.model_copy(update={"resolved": resolved, "name": folder.name})
+            new = folder
+            if not folder.exists():  # put together aside, so that no folder without a manifest is ever seen
+                new = self._fresh(f".new-{folder.name}")
+            os.rename(staged, new / slot)
+            os.utime(new / slot)
+            atomic_write(new / "manifest.json", _bytes(manifest))
+            if new != folder:
+                os.rename(new, folder)
+            _fsync(self.home.models)
+            others = sorted(folder.glob("snapshot*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for old in [path for path in others if path.name != slot][max(keep, 1) - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
+        return self._stored(manifest)
+
+    def update(self, manifest: Manifest) -> Manifest:
+        """Replace the manifest of an installed model whose snapshot stays as it is."""
+        atomic_write(self._folder(manifest.name) / "manifest.json", _bytes(manifest))
+        return self._stored(manifest)
+
+    def remove(self, name: str) -> None:
+        """Take the model away; its licence receipt stays. Raises :class:`ModelNotInstalled`."""
+        folder = self._folder(name)
+        with self.lock(f".{folder.name}"):
+            if not folder.exists():
+                raise ModelNotInstalled(f"The model {folder.name!r} is not installed.", hint="tollama list")
+            gone = self._fresh(f".removed-{folder.name}")
+            os.rename(folder, gone / folder.name)
+            shutil.rmtree(gone)
+
+    def lock(self, name: str) -> FileLock:
+        """A lock between processes, freed by the kernel when its holder dies."""
+        from filelock import FileLock
+
+        locks = self.home.models / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / f"{name}.lock")
+
+    def _stored(self, manifest: Manifest) -> Manifest:
+        stored = self.get(manifest.name)
+        assert stored is not None, "a manifest that was just written can be read"
+        return stored
+
+
+def _bytes(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _incomplete(files: tuple[StoredFile, ...], folder: Path, *, strict: bool = False) -> str:
+    """What keeps ``folder`` from being these files, "" if nothing does; ``strict`` finds what is too much as well."""
+    for file in files:
+        path = folder / file.path
+        if not path.is_file():
+            return f"the file {file.path} is missing"
+        if path.stat().st_size != file.size:
+            return f"the file {file.path} has another size"
+    if strict:
+        known = {file.path for file in files}
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                return f"{name} is a link, not a file"
+            if path.is_file() and name not in known:
+                return f"the file {name} does not belong to it"
+    return ""
