@@ -1,0 +1,1 @@
+"""Programs that measure tollama. Each runs from the checkout: ``python -m benchmarks.http``."""

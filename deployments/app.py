@@ -1,0 +1,141 @@
+"""The graph in one screen: ``build(args)`` makes the ingress and one deployment per family.
+
+No ``from __future__ import annotations`` here: Serve reads the builder's annotation to give it typed arguments.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve import Application
+
+from deployments.code import linked_code
+from deployments.family import Family, FamilyConfig
+from deployments.ingress.service import Ingress, IngressConfig
+from tollama import settings as settings_module
+from tollama.errors import ConfigError
+from tollama.families import FamilySpec, families
+from tollama.runtimes import Runtimes
+from tollama.seam import Placement
+from tollama.settings import Settings
+from tollama.store import Home
+
+MAX_ONGOING = 1024
+"""Requests a replica takes at once: more than the ingress lets wait, so that its own count is the limit."""
+SCALING: dict[str, Any] = {
+    # Measured: with Serve's defaults the second cold start takes 5-7 s and a replica stays 30 s too long.
+    "metrics_interval_s": 0.2,
+    "look_back_period_s": 1.0,
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 0.6,
+    "downscale_to_zero_delay_s": 0.6,
+    "aggregation_function": "max",
+}
+LIFE: dict[str, Any] = {
+    "health_check_period_s": 1.0,
+    "health_check_timeout_s": 10.0,
+    "graceful_shutdown_timeout_s": 5.0,
+    "graceful_shutdown_wait_loop_s": 0.1,
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class DoorArgs(_Strict):
+    """The ingress's own listening address."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(settings_module.DEFAULT_PORT, ge=1, le=65535)
+
+
+class FamilyArgs(_Strict):
+    """One family's place: its share of a GPU (0 where the cluster has none), replicas, threads, device and dtype."""
+
+    enabled: bool = True
+    num_gpus: float | None = Field(None, ge=0)
+    max_replicas: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class GraphArgs(_Strict):
+    """``home`` overrides TOLLAMA_HOME; ``door: null`` leaves Serve's proxy as the only way in."""
+
+    home: str | None = None
+    door: DoorArgs | None = DoorArgs()
+    families: dict[str, FamilyArgs] = Field(default_factory=dict)
+
+
+def build(args: GraphArgs) -> Application:
+    """The application. Families that ``args`` does not name have their defaults."""
+    settings = settings_module.load(home=args.home)
+    specs = families()
+    unknown = sorted(set(args.families) - set(specs))
+    if unknown:
+        raise ConfigError(f"serve_config.yaml names the family {unknown[0]!r}; there are: {', '.join(specs)}.")
+    has_gpu = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+    handles = {}
+    for name, spec in specs.items():
+        family = args.families.get(name, FamilyArgs())
+        if family.enabled:
+            handles[name] = _family(spec, family, settings, has_gpu)
+    door = (args.door.host, args.door.port) if args.door is not None else None
+    config = IngressConfig(str(settings.home), door)
+    ingress = serve.deployment(
+        name="ingress",
+        num_replicas=1,
+        max_ongoing_requests=MAX_ONGOING,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=_logging(settings),
+        **LIFE,
+    )(Ingress)
+    return ingress.bind(config, handles)
+
+
+def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, has_gpu: bool) -> Application:
+    threads = args.threads or os.cpu_count() or 1
+    home = Home(settings.home)
+    share = (spec.num_gpus if args.num_gpus is None else args.num_gpus) if has_gpu else 0
+    environment = {
+        # Ray sets OMP_NUM_THREADS to 1 for actors of no CPU; two processes of two threads on two cores are ten times
+        # slower than one.
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+        "PYTHONNOUSERSITE": "1",
+        "HF_HUB_OFFLINE": "1",
+        **spec.env,
+    }
+    runtime_env: dict[str, Any] = {"env_vars": environment}
+    if spec.lock is not None:
+        environment["PYTHONPATH"] = str(linked_code(home.run))
+        runtime_env["py_executable"] = str(Runtimes(settings.runtimes).python(spec))
+    config = FamilyConfig(
+        spec.name,
+        spec.adapters,
+        Placement(args.device, args.dtype, threads),
+        settings.max_loaded_models,
+        slot=_slot(home) if spec.lock is not None else None,
+    )
+    deployment = serve.deployment(
+        name=spec.name,
+        max_ongoing_requests=MAX_ONGOING,
+        autoscaling_config={"min_replicas": 0, "max_replicas": args.max_replicas, **SCALING},
+        ray_actor_options={"num_cpus": 0, "num_gpus": share, "runtime_env": runtime_env},
+        logging_config=_logging(settings),
+        **LIFE,
+    )(Family)
+    return deployment.bind(config)
+
+
+def _logging(settings: Settings) -> dict[str, Any]:
+    return {"enable_access_log": False, "log_level": settings.log_level}
+
+
+def _slot(home: Home) -> str:
+    home.run.mkdir(parents=True, exist_ok=True)
+    return str(Path(home.run) / "compute.lock")

@@ -1,0 +1,122 @@
+"""The forecast routes: ask the family, answer at once or as lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic_core import to_json
+
+from deployments.ingress import body, faults
+from deployments.ingress.desk import Desk
+from deployments.ingress.docs import described
+from deployments.messages import Call, Progress, Result
+from tollama.contract import ForecastRequest, ForecastResponse
+from tollama.errors import TollamaError
+from tollama.forecasting import Outcome, Prepared
+
+
+def routes(desk: Desk) -> APIRouter:
+    """``/v1/forecast``, ``/api/forecast`` and the dry run of both."""
+    router = APIRouter(tags=["forecast"])
+
+    async def prepared(request: Request) -> Prepared:
+        found = await desk.prepare(await body.read(request, desk.settings.max_body))
+        desk.family(found.family).check(found.adapter)
+        return found
+
+    async def forecast(request: Request, stream: bool) -> Response:
+        start = time.perf_counter()
+        ready = await prepared(request)
+        if stream if ready.stream is None else ready.stream:
+            lines = _lines(desk, ready, start, request)
+            return StreamingResponse(lines, media_type="application/x-ndjson")
+        answer = await _ask(desk, ready, start, request)
+        return Response(answer, media_type="application/json")
+
+    @router.post("/v1/forecast", **described(ForecastRequest, ForecastResponse))
+    async def v1_forecast(request: Request) -> Response:
+        """Forecast one or many series; one JSON object, or NDJSON lines with ``stream: true``."""
+        return await forecast(request, stream=False)
+
+    @router.post("/api/forecast", **described(ForecastRequest, ForecastResponse))
+    async def api_forecast(request: Request) -> Response:
+        """The same, streamed as NDJSON lines unless ``stream: false``."""
+        return await forecast(request, stream=True)
+
+    @router.post("/v1/validate", **described(ForecastRequest))
+    @router.post("/api/validate", **described(ForecastRequest))
+    async def validate(request: Request) -> dict[str, Any]:
+        """Every check of a forecast request, without the forecast."""
+        ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        return {"valid": True, "warnings": ready.warnings}
+
+    return router
+
+
+def _call(ready: Prepared, request: Request) -> Call:
+    return Call(
+        ready.model,
+        ready.digest,
+        ready.ref,
+        ready.items,
+        ready.task,
+        ready.keep_alive,
+        time.time() + ready.timeout,
+        faults.request_id(request),
+    )
+
+
+def _outcome(ready: Prepared, result: Result | None, start: float) -> Outcome:
+    total = (time.perf_counter() - start) * 1e3
+    if result is None:  # every series failed its own checks, there was nothing to ask
+        return Outcome([], "none", 0.0, 0.0, 0.0, total, 0, 0.0)
+    # What is neither the load nor the computing was spent on the way and in queues, a cold start included.
+    queue = max(0.0, total - result.load_ms - result.inference_ms)
+    return Outcome(
+        result.forecasts,
+        result.device,
+        queue,
+        result.load_ms,
+        result.inference_ms,
+        total,
+        result.batch_series,
+        result.peak_memory_mb,
+    )
+
+
+async def _ask(desk: Desk, ready: Prepared, start: float, request: Request) -> bytes:
+    result = None
+    if ready.n_items:
+        result = await desk.family(ready.family).forecast(_call(ready, request), request.is_disconnected)
+    return await desk.answer(ready, _outcome(ready, result, start))
+
+
+async def _lines(desk: Desk, ready: Prepared, start: float, request: Request) -> AsyncIterator[bytes]:
+    yield _line({"status": "queued"})
+    try:
+        result = None
+        if ready.n_items:
+            async for message in desk.family(ready.family).stream(_call(ready, request)):
+                if isinstance(message, Progress):
+                    yield _line(_progress(message))
+                else:
+                    result = message
+        answer = await desk.answer(ready, _outcome(ready, result, start))
+        yield b'{"done":true,"response":' + answer + b"}\n"
+    except TollamaError as error:
+        yield _line(faults.body(error, request))
+    except Exception as error:
+        yield _line(faults.internal(error, request).record.body())
+
+
+def _progress(message: Progress) -> dict[str, Any]:
+    counts = {} if message.total is None else {"completed": message.completed, "total": message.total}
+    return {"status": message.status, **counts}
+
+
+def _line(value: Any) -> bytes:
+    return to_json(value) + b"\n"

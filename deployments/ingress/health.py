@@ -1,0 +1,53 @@
+"""Whether the server lives, and whether it is well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from deployments.ingress.desk import Desk
+from deployments.ingress.families import FamilyClient
+
+LEAST_DISK_MB = 100
+"""Free space under which the store counts as unwell: manifests and logs can no longer be written."""
+
+
+def routes(desk: Desk) -> APIRouter:
+    """``/v1/health``, ``/health/live`` and ``/health/ready``."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/v1/health")
+    @router.get("/health/live")
+    async def live() -> dict[str, str]:
+        """A sign of life that no forecast delays."""
+        return {"status": "ok"}
+
+    @router.get("/health/ready")
+    async def ready() -> JSONResponse:
+        """Per check; 503 when the ingress, the store or the disk is not well."""
+        home = desk.settings.home
+        free_mb = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free / 1e6
+        writable = os.access(home, os.W_OK) if home.exists() else os.access(home.parent, os.W_OK)
+        checks: dict[str, Any] = {
+            "ingress": "ok",
+            "store": "ok" if writable else "not writable",
+            "disk": "ok" if free_mb >= LEAST_DISK_MB else f"only {free_mb:.0f} MB free",
+            "families": {name: await _family(desk, client) for name, client in desk.families.items()},
+        }
+        well = all(checks[name] == "ok" for name in ("ingress", "store", "disk"))
+        return JSONResponse({"status": "ready" if well else "unwell", "checks": checks}, 200 if well else 503)
+
+    return router
+
+
+async def _family(desk: Desk, client: FamilyClient) -> str:
+    state = desk.runtimes.state(client.spec)
+    if not state.ready:
+        return f"unavailable: {state.reason}; {state.repair}"
+    if await client.ask("ps"):
+        return "ready"
+    return "starting" if client.waiting else "idle"

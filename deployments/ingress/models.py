@@ -1,0 +1,163 @@
+"""The model routes: what there is, what it can do, pull it, remove it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from ipaddress import ip_address
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic_core import to_json
+
+from deployments.ingress import body, faults
+from deployments.ingress.desk import Desk
+from deployments.ingress.docs import described
+from tollama.capabilities import Capabilities
+from tollama.catalog import Model
+from tollama.contract import parse
+from tollama.errors import ErrorRecord, InvalidRequest, ModelNotInstalled, TollamaError, from_record
+from tollama.pull import PullRequest, gate, pull_in_child
+from tollama.registry import canonical_name, find
+
+
+def routes(desk: Desk) -> APIRouter:
+    """``/v1/models...``."""
+    router = APIRouter(prefix="/v1/models", tags=["models"])
+
+    @router.get("")
+    async def models() -> dict[str, Any]:
+        """Every known model and every installed one."""
+        states = {held["name"]: held["state"] for held in await resident(desk)}
+        return {
+            "available": [view(desk, model, states) for model in desk.catalog.available()],
+            "installed": [view(desk, model, states) for model in desk.catalog.installed()],
+        }
+
+    @router.post("/pull", **described(PullRequest))
+    async def pull(request: Request) -> Response:
+        """Download a model and its family's environment; the last status, or every one with ``stream: true``."""
+        return await pulled(desk, request, stream=False)
+
+    @router.get("/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        """One model, with its manifest when it is installed."""
+        found = desk.catalog.find(name)
+        states = {held["name"]: held["state"] for held in await resident(desk)}
+        shown = view(desk, found, states)
+        if found.manifest is not None:
+            shown["manifest"] = found.manifest.model_dump(mode="json")
+        return shown
+
+    @router.get("/{name}/capabilities", response_model=Capabilities)
+    async def capabilities(name: str) -> Capabilities:
+        """Limits, quantiles, covariates and options of one model."""
+        return desk.catalog.find(name).capabilities
+
+    @router.delete("/{name}")
+    async def remove(name: str) -> dict[str, Any]:
+        """Unload a model, then delete its files; the licence receipt stays."""
+        return {"removed": True, "name": await removed(desk, name)}
+
+    return router
+
+
+async def resident(desk: Desk) -> list[dict[str, Any]]:
+    """The models that replicas hold now, each with its family."""
+    asked = [(name, client.ask("ps")) for name, client in desk.families.items()]
+    answers = await asyncio.gather(*(answer for _, answer in asked))
+    return [
+        {**held, "family": name}
+        for (name, _), replicas in zip(asked, answers, strict=True)
+        for replica in replicas
+        for held in replica
+    ]
+
+
+def view(desk: Desk, model: Model, states: dict[str, str]) -> dict[str, Any]:
+    """One model as ``/v1/models`` shows it."""
+    about = model.about
+    client = desk.families.get(model.family)
+    runtime = desk.runtimes.state(client.spec) if client is not None else None
+    return {
+        "name": model.name,
+        "family": model.family,
+        "source": about.source.model_dump(),
+        "license": about.license.model_dump(mode="json"),
+        "capabilities": about.capabilities.model_dump(),
+        "installed": model.installed,
+        "state": states.get(model.name, "installed" if model.installed else "available"),
+        "runtime": {
+            "installed": bool(runtime and runtime.installed),
+            "ready": bool(runtime and runtime.ready),
+        },
+    }
+
+
+async def removed(desk: Desk, name: str) -> str:
+    """Unload and delete; the model's canonical name. 404 for what is unknown or not installed."""
+    model = desk.catalog.find(name)
+    if model.manifest is None:
+        if model.embedded:
+            raise ModelNotInstalled(
+                f"The model {model.name!r} is part of tollama and has no files to remove.",
+                hint="A request with keep_alive 0 unloads it.",
+            )
+        raise ModelNotInstalled(f"The model {model.name!r} is not installed.", hint="tollama list shows what is.")
+    if model.family in desk.families:
+        await desk.families[model.family].ask("drop", model.name)
+    await asyncio.to_thread(desk.catalog.store.remove, model.name)
+    return model.name
+
+
+async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
+    """The answer to a pull: NDJSON as it goes on, or its last status."""
+    asked = parse(PullRequest, await body.read(request, desk.settings.max_body))
+    if asked.endpoint is not None and not _on_loopback(request):
+        raise InvalidRequest(
+            "Only a client on the server's own machine may name another endpoint.",
+            hint="Leave endpoint out, or set TOLLAMA_HF_ENDPOINT on the server.",
+        )
+    entry = find(canonical_name(asked.name or ""))
+    gate(entry, asked, desk.catalog.home)
+    statuses = pull_in_child(entry, asked, desk.settings)
+    try:
+        first = await anext(statuses)
+    except StopAsyncIteration:
+        first = {"status": "success"}
+    if "code" in first:
+        raise _error(first)
+    if stream if asked.stream is None else asked.stream:
+        return StreamingResponse(_lines(first, statuses, request), media_type="application/x-ndjson")
+    last = first
+    async with aclosing(statuses):
+        async for last in statuses:
+            if "code" in last:
+                raise _error(last)
+    return JSONResponse(last)
+
+
+def _on_loopback(request: Request) -> bool:
+    try:
+        return request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _lines(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], request: Request) -> AsyncIterator[bytes]:
+    yield to_json(first) + b"\n"
+    try:
+        # Closed with the client's connection, so that no pull goes on for nobody.
+        async with aclosing(rest):
+            async for status in rest:
+                yield to_json(status) + b"\n"
+    except TollamaError as error:
+        yield to_json(faults.body(error, request)) + b"\n"
+    except Exception as error:
+        yield to_json(faults.internal(error, request).record.body()) + b"\n"
+
+
+def _error(status: dict[str, Any]) -> TollamaError:
+    return from_record(ErrorRecord(status["error"], status["code"], status.get("detail"), status.get("hint") or ""))

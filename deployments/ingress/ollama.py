@@ -1,0 +1,100 @@
+"""What clients of Ollama ask: version, tags, ps, pull and delete, in its shapes."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from deployments.ingress.desk import Desk
+from deployments.ingress.docs import described
+from deployments.ingress.models import pulled, resident
+from tollama.catalog import Model
+from tollama.pull import PullRequest
+from tollama.version import __version__
+
+FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""What ``expires_at`` says of a model that is kept for ever."""
+
+
+def routes(desk: Desk) -> APIRouter:
+    """``/`` and ``/api/...``."""
+    router = APIRouter(tags=["ollama"])
+
+    @router.api_route("/", methods=["GET", "HEAD"], response_class=PlainTextResponse)
+    async def root() -> str:
+        """A sign of life."""
+        return "tollama is running"
+
+    @router.api_route("/api/version", methods=["GET", "HEAD"])
+    async def version() -> dict[str, str]:
+        """The server's version."""
+        return {"version": __version__}
+
+    @router.get("/api/tags")
+    async def tags() -> dict[str, Any]:
+        """The installed models."""
+        return {"models": [_tag(model) for model in desk.catalog.installed()]}
+
+    @router.get("/v1/ps")
+    @router.get("/api/ps")
+    async def ps() -> dict[str, Any]:
+        """The models in memory, the longest remaining first."""
+        held = sorted(await resident(desk), key=lambda one: (-one["expires"], one["name"]))
+        return {"models": [_running(desk, one) for one in held]}
+
+    @router.post("/api/pull", **described(PullRequest))
+    async def pull(request: Request) -> Response:
+        """Download a model; NDJSON unless ``stream: false``."""
+        return await pulled(desk, request, stream=True)
+
+    return router
+
+
+def _details(model: Model) -> dict[str, Any]:
+    details = model.about.details
+    return {
+        "parent_model": "",
+        "format": details.format,
+        "family": model.family,
+        "families": [model.family],
+        "parameter_size": details.parameter_size,
+        "quantization_level": details.quantization_level,
+    }
+
+
+def _tag(model: Model) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": model.name,
+        "model": model.name,
+        "modified_at": (manifest.installed_at if manifest is not None else datetime.fromtimestamp(0, UTC)).isoformat(),
+        "size": manifest.size_bytes if manifest is not None else 0,
+        "digest": model.digest,
+        "details": _details(model),
+    }
+
+
+def _running(desk: Desk, held: dict[str, Any]) -> dict[str, Any]:
+    model = desk.catalog.find(held["name"])
+    expires = FOREVER
+    if math.isfinite(held["expires"]):
+        expires = datetime.fromtimestamp(0, UTC) + timedelta(seconds=max(0.0, held["expires"]))
+    size = int(held["memory_mb"] * 1e6) or (model.manifest.size_bytes if model.manifest is not None else 0)
+    return {
+        "name": model.name,
+        "model": model.name,
+        "size": size,
+        "digest": held["digest"],
+        "details": _details(model),
+        "expires_at": expires.isoformat(),
+        "size_vram": size if held["device"].startswith("cuda") else 0,
+        "context_length": held["context_length"],
+        "family": held["family"],
+        "device": held["device"],
+        "replica": held["replica"],
+        "state": held["state"],
+    }

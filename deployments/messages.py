@@ -1,0 +1,71 @@
+"""What travels between the ingress and a family: frozen dataclasses, pickled once into bytes by us.
+
+Serve's own (cloud)pickling walks every object in Python; bytes pass through it untouched, and a big panel that was
+prepared in another process is forwarded without being unpacked in the ingress.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from tollama.errors import ErrorRecord
+from tollama.seam import SEAM_VERSION, ItemFailure, ItemForecast, Task
+from tollama.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a family. ``ref`` is a pickled :class:`tollama.seam.ModelRef`, opened only when not yet loaded;
+    ``items`` a pickled list of items. ``deadline`` is in seconds since the epoch, ``keep_alive`` in seconds."""
+
+    model: str
+    digest: str
+    ref: bytes
+    items: bytes
+    task: Task
+    keep_alive: float
+    deadline: float
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The family's answer: one entry per item, in order, and what it took (milliseconds, megabytes)."""
+
+    forecasts: list[ItemForecast | ItemFailure]
+    queue_ms: float
+    load_ms: float
+    inference_ms: float
+    batch_series: int
+    device: str
+    peak_memory_mb: float
+    identity: tuple[str, int] = (__version__, SEAM_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The family's answer when the whole request failed; an exception would lose its code on the way."""
+
+    record: ErrorRecord
+    identity: tuple[str, int] = (__version__, SEAM_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A line of a streamed request: ``loading model`` or ``running forecast`` with counts."""
+
+    status: str
+    completed: int | None = None
+    total: int | None = None
+
+
+def pack(message: Any) -> bytes:
+    """``message`` as bytes."""
+    return pickle.dumps(message, protocol=5)
+
+
+def unpack(blob: bytes) -> Any:
+    """The message in ``blob``, which came from our own processes."""
+    return pickle.loads(blob)

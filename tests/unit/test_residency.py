@@ -1,0 +1,194 @@
+"""The replica's models, with a clock and a loader of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from deployments.residency import Residency, Resident
+from tollama.capabilities import Capabilities
+from tollama.seam import ModelRef
+
+CAPABILITIES = Capabilities(max_context=10, max_horizon=10)
+
+
+def ref(name: str, digest: str = "1") -> ModelRef:
+    return ModelRef(name, "f", "a", None, digest, CAPABILITIES)
+
+
+class World:
+    """Counts loads and unloads; time stands still until it is moved."""
+
+    def __init__(self, max_models: int = 2) -> None:
+        self.now = 1000.0
+        self.loads: list[str] = []
+        self.unloads: list[str] = []
+        self.gate: asyncio.Event | None = None
+        self.fail = False
+        self.residency = Residency(self.load, self.unload, lambda: self.now, max_models)
+
+    async def load(self, resident: Resident) -> Any:
+        self.loads.append(resident.ref.name)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fail:
+            raise RuntimeError("no such file")
+        return object()
+
+    async def unload(self, resident: Resident) -> None:
+        assert not resident.users, "a model in use was unloaded"
+        self.unloads.append(resident.ref.name)
+
+    async def use(self, name: str, keep_alive: float = 60.0, digest: str = "1") -> Any:
+        async with self.residency.use(ref(name, digest), keep_alive) as resident:
+            return resident.model
+
+    @property
+    def held(self) -> set[str]:
+        return {name for name, _ in self.residency.residents}
+
+
+def run(test: Callable[[World], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(5):
+            await test(World(**options))
+
+    asyncio.run(main())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_a_model_is_loaded_once_and_kept() -> None:
+    async def check(world: World) -> None:
+        assert await world.use("a") is await world.use("a")
+        assert world.loads == ["a"]
+
+    run(check)
+
+
+def test_concurrent_requests_share_one_load() -> None:
+    async def check(world: World) -> None:
+        world.gate = asyncio.Event()
+        both = [asyncio.ensure_future(world.use("a")) for _ in range(2)]
+        await settle()
+        world.gate.set()
+        first, second = await asyncio.gather(*both)
+        assert first is second
+        assert world.loads == ["a"]
+
+    run(check)
+
+
+def test_each_request_restarts_its_own_models_timer_only() -> None:
+    async def check(world: World) -> None:
+        await world.use("a", 10)
+        await world.use("b", 10)
+        world.now += 9
+        await world.use("a", 10)
+        world.now += 9
+        assert await world.residency.expire() == 1
+        assert world.held == {"a"}
+        world.now += 1
+        assert await world.residency.expire() == 1
+        assert world.held == set()
+
+    run(check)
+
+
+@pytest.mark.parametrize(("keep_alive", "held"), [(0.0, set()), (math.inf, {"a"})])
+def test_zero_unloads_at_once_and_infinity_never(keep_alive: float, held: set[str]) -> None:
+    async def check(world: World) -> None:
+        await world.use("a", keep_alive)
+        assert world.held == held
+        world.now += 1e9
+        await world.residency.expire()
+        assert world.held == held
+
+    run(check)
+
+
+def test_a_model_in_use_neither_expires_nor_gives_way() -> None:
+    async def check(world: World) -> None:
+        async with world.residency.use(ref("a"), 0):
+            world.now += 100
+            assert await world.residency.expire() == 0
+            waiting = asyncio.ensure_future(world.use("b"))
+            await settle()
+            assert not waiting.done(), "the only place is in use"
+        await waiting
+        assert world.held == {"b"}
+        assert world.unloads == ["a"]
+
+    run(check, max_models=1)
+
+
+def test_the_least_recently_used_idle_model_gives_way() -> None:
+    async def check(world: World) -> None:
+        for name in ("a", "b"):
+            await world.use(name, math.inf)
+            world.now += 1
+        await world.use("a", math.inf)
+        world.now += 1
+        await world.use("c")
+        assert world.held == {"a", "c"}
+
+    run(check)
+
+
+def test_a_failed_load_is_told_to_all_who_wait_and_tried_anew() -> None:
+    async def check(world: World) -> None:
+        world.fail, world.gate = True, asyncio.Event()
+        both = [asyncio.ensure_future(world.use("a")) for _ in range(2)]
+        await settle()
+        world.gate.set()
+        assert [type(e) for e in await asyncio.gather(*both, return_exceptions=True)] == [RuntimeError] * 2
+        assert world.held == set()
+        world.fail = False
+        await world.use("a")
+        assert world.loads == ["a", "a"]
+
+    run(check)
+
+
+def test_one_who_gives_up_does_not_take_the_load_from_the_others() -> None:
+    async def check(world: World) -> None:
+        world.gate = asyncio.Event()
+        first = asyncio.ensure_future(world.use("a"))
+        second = asyncio.ensure_future(world.use("a"))
+        await settle()
+        first.cancel()
+        await settle()
+        world.gate.set()
+        assert await second is not None
+        assert world.loads == ["a"]
+        assert world.residency.residents["a", "1"].users == 0
+
+    run(check)
+
+
+def test_a_new_snapshot_replaces_the_old_one_at_its_next_request() -> None:
+    async def check(world: World) -> None:
+        async with world.residency.use(ref("a", "1"), math.inf) as old:
+            assert await world.use("a", math.inf, digest="2") is not old.model
+            assert set(world.residency.residents) == {("a", "1"), ("a", "2")}
+        assert set(world.residency.residents) == {("a", "2")}
+
+    run(check)
+
+
+def test_drop_waits_for_the_model_in_use() -> None:
+    async def check(world: World) -> None:
+        async with world.residency.use(ref("a"), math.inf):
+            assert await world.residency.drop("a") == 1
+            assert world.held == {"a"}
+        assert world.held == set()
+        assert await world.residency.drop("a") == 0
+
+    run(check)
