@@ -1,0 +1,102 @@
+"""A server without any family's runtime and with other defaults: what a request does not say, the settings say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from tests.contract.checks import busy, refused, shaped
+from tests.serving import Server, request
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """No runtimes, offline, one second for a request, seven minutes in memory, four requests at a time."""
+    folder = tmp_path_factory.mktemp("bare")
+    with Server(
+        folder / "home",
+        TOLLAMA_RUNTIMES_DIR=str(folder / "runtimes"),
+        TOLLAMA_OFFLINE="1",
+        TOLLAMA_REQUEST_TIMEOUT="1",
+        TOLLAMA_KEEP_ALIVE="7m",
+        TOLLAMA_MAX_QUEUE="4",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=["door", "proxy"])
+def api(request: pytest.FixtureRequest, bare: Server) -> Iterator[httpx.Client]:
+    """Both ways into that server."""
+    with httpx.Client(base_url=str(getattr(bare, request.param)), timeout=120) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/v1/forecast", "/api/forecast"])
+def test_a_family_without_its_runtime(api: httpx.Client, path: str) -> None:
+    answer = api.post(path, json=request(model="seasonal-naive"))
+    found = refused(answer, 503, "RUNNER_UNAVAILABLE")
+    assert "not installed" in found["error"]
+    assert found["hint"] == "tollama runtime install baseline"
+    assert answer.elapsed.total_seconds() < 1
+
+
+def test_what_needs_no_runtime(api: httpx.Client) -> None:
+    body = request(model="seasonal-naive", options={"no": 1})
+    refused(api.post("/v1/forecast", json=body), 400, "UNSUPPORTED_BY_MODEL")
+    assert api.post("/api/validate", json=request(model="seasonal-naive")).json()["valid"] is True
+
+
+def test_readiness_and_models_tell_it(api: httpx.Client) -> None:
+    answer = api.get("/health/ready")
+    assert answer.status_code == 200
+    families = answer.json()["checks"]["families"]
+    assert families["baseline"].startswith("unavailable: ")
+    assert "tollama runtime install baseline" in families["baseline"]
+    assert api.get("/v1/models/seasonal-naive").json()["runtime"] == {"installed": False, "ready": False}
+
+
+def test_defaults_come_from_the_settings(api: httpx.Client) -> None:
+    slow = {"delay_s": 1.5}
+    assert api.post("/v1/forecast", json=request(options=slow, timeout=100)).status_code == 200
+    (held,) = api.get("/api/ps").json()["models"]
+    left = (datetime.fromisoformat(held["expires_at"]) - datetime.now(UTC)).total_seconds()
+    assert 400 < left <= 420
+    refused(api.post("/v1/forecast", json=request(options=slow)), 504, "DEADLINE_EXCEEDED")
+
+
+def test_queue_full(api: httpx.Client) -> None:
+    def post(_: int) -> httpx.Response:
+        return api.post("/v1/forecast", json=request(timeout=60))
+
+    assert post(0).status_code == 200
+    with busy(api, 2), ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(post, range(12)))
+    full = [answer for answer in answers if answer.status_code != 200]
+    # The one at work takes a place too. What a slow machine sends after its end finds room again.
+    assert 1 <= len(full) <= 9
+    for answer in full:
+        assert "4" in refused(answer, 503, "QUEUE_FULL")["error"]
+        assert int(answer.headers["retry-after"]) >= 1
+    assert post(0).status_code == 200
+
+
+def test_queue_full_is_the_last_line_of_a_stream(api: httpx.Client) -> None:
+    def post(_: int) -> list[str]:
+        return api.post("/api/forecast", json=request(timeout=60)).text.splitlines()
+
+    post(0)
+    with busy(api, 2), ThreadPoolExecutor(12) as pool:
+        last = [json.loads(one[-1]) for one in pool.map(post, range(12))]
+    full = [line for line in last if "code" in line]
+    assert 1 <= len(full) <= 9
+    assert {shaped(line)["code"] for line in full} == {"QUEUE_FULL"}
+
+
+def test_an_offline_server_pulls_nothing(api: httpx.Client) -> None:
+    body = {"name": "chronos-bolt-tiny", "no_runtime": True}
+    refused(api.post("/v1/models/pull", json=body), 503, "OFFLINE")
