@@ -48,11 +48,11 @@ test: .venv/.dev
 	touch $@
 
 .venv/.base: .venv/.python pyproject.toml runtime_envs/base.txt | $(UV_READY)
-	$(UV) pip install --quiet --python .venv --constraints runtime_envs/base.txt --editable .
+	$(UV) pip install --quiet --compile-bytecode --python .venv --constraints runtime_envs/base.txt --editable .
 	touch $@
 
 .venv/.dev: .venv/.base | $(UV_READY)
-	$(UV) pip install --quiet --python .venv --constraints runtime_envs/base.txt --editable '.[dev]'
+	$(UV) pip install --quiet --compile-bytecode --python .venv --constraints runtime_envs/base.txt --editable '.[dev]'
 	touch $@
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url $(LOCK_FLAGS)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -158,7 +159,8 @@ class Family:
         self._ensure_ticker()
         async with self._residency.use(ref, call.keep_alive) as resident:
             load_s = resident.load_s if cold else 0.0
-            items: list[Item] = unpack(call.items)
+            requests: list[list[Item]] = [unpack(part) for part in call.parts]
+            items = [item for request in requests for item in request]
             forecasts: list[ItemForecast | ItemFailure] = []
             compute_s = 0.0
             for start in range(0, len(items), self.config.chunk):
@@ -169,8 +171,9 @@ class Family:
                 forecasts += answers
             report(Progress("running forecast", len(items), len(items)))
         waited = time.perf_counter() - arrived - load_s - compute_s
+        answers_in_order = iter(forecasts)
         return Result(
-            forecasts,
+            tuple(pack(list(islice(answers_in_order, len(request)))) for request in requests),
             queue_ms=max(0.0, waited) * 1e3,
             load_ms=load_s * 1e3,
             inference_ms=compute_s * 1e3,

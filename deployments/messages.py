@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tollama.errors import ErrorRecord
-from tollama.seam import SEAM_VERSION, ItemFailure, ItemForecast, Task
+from tollama.seam import SEAM_VERSION, Task
 from tollama.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a family. ``ref`` is a pickled :class:`tollama.seam.ModelRef`, opened only when not yet loaded;
-    ``items`` a pickled list of items. ``deadline`` is in seconds since the epoch, ``keep_alive`` in seconds."""
+    """Requests to a family that are alike. ``ref`` is a pickled :class:`tollama.seam.ModelRef`; ``parts`` has one
+    pickled list of items per request, ``n_items`` in all. ``deadline`` is in seconds since the epoch, ``keep_alive`` in
+    seconds."""
 
     model: str
     digest: str
     ref: bytes
-    items: bytes
+    parts: tuple[bytes, ...]
+    n_items: int
     task: Task
     keep_alive: float
     deadline: float
@@ -32,9 +34,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The family's answer: one entry per item, in order, and what it took (milliseconds, megabytes)."""
+    """The family's answer: per request a pickled list of :class:`tollama.seam.ItemForecast` or ``ItemFailure``, one per
+    item in order; and what it took (milliseconds, megabytes). ``batch_series`` counts the items of one tensor call."""
 
-    forecasts: list[ItemForecast | ItemFailure]
+    parts: tuple[bytes, ...]
     queue_ms: float
     load_ms: float
     inference_ms: float

@@ -14,6 +14,7 @@ import pytest
 from tests.hub import LoopbackHub
 from tests.serving import CHECKOUT, RUNTIMES, Server
 from tollama.families import families
+from tollama.registry import find
 from tollama.runtimes import Runtimes
 
 FAMILIES = CHECKOUT / "tests/families"
@@ -74,3 +75,14 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
         return pickle.loads((folder / "results").read_bytes()), printed
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(inside: Inside, hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Chronos-Bolt of random weights, which the hub serves as ``chronos-bolt-small``."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "bolt"
+    inside("torch", ("checkpoints:build", {"name": "bolt-tiny", "folder": str(folder)}))
+    source = find("chronos-bolt-small").source
+    assert source.repo_id is not None
+    hub.add(source.repo_id, {path.name: path for path in folder.iterdir()}, branch=str(source.revision))
+    return folder

@@ -47,6 +47,10 @@ CACHED_AXES, CACHED_LENGTH = 32, 4096
 """Axes kept for panels that share one, and the longest one kept: about 10 MB of text."""
 
 
+CACHED_FUTURES = 4
+"""Lists of forecast timestamps kept per axis."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Axis:
     """A time axis without its series: what equal timestamps share.
@@ -66,6 +70,16 @@ class _Axis:
     offset: np.timedelta64 | None
     zulu: bool
     zone: ZoneInfo | None
+    said: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+
+    def future(self, length: int, horizon: int) -> list[str]:
+        """:func:`_future`, kept while the axis is: the series of a panel, and repeated requests, share it."""
+        found = self.said.get((length, horizon))
+        if found is None:
+            if len(self.said) >= CACHED_FUTURES:
+                self.said.clear()
+            found = self.said[length, horizon] = _future(self, length, horizon)
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +124,7 @@ class Grid:
         they would leave the years that can be said.
         """
         try:
-            return _future(self._axis, self.length, horizon)
+            return list(self._axis.future(self.length, horizon))
         except InvalidSeries as error:
             raise _named(self.series_id, error) from None
 

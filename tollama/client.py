@@ -28,12 +28,13 @@ GRACE_S = 30.0
 def base_url(host: str | None = None) -> str:
     """The server's URL from ``host`` (``host``, ``host:port``, ``:port`` or a URL), else ``TOLLAMA_HOST``.
 
-    A wildcard address, which a server may listen on, is asked on loopback. Without a port it is 11435 (https: 443).
+    A wildcard address, which a server may listen on, is asked on loopback. Without a port it is ``TOLLAMA_PORT``, else
+    11435 (https: 443).
     """
     text = (host or os.environ.get("TOLLAMA_HOST") or "127.0.0.1").strip()
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        port = parts.port or (443 if parts.scheme == "https" else DEFAULT_PORT)
+        port = parts.port or (443 if parts.scheme == "https" else int(os.environ.get("TOLLAMA_PORT") or DEFAULT_PORT))
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https"):

@@ -5,7 +5,7 @@ can be prepared and answered in another process than the one that must stay resp
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -155,9 +155,10 @@ def _capped(warnings: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the family gave back, and what it took."""
+    """What the family gave back (pickled lists of one :class:`ItemForecast` or ``ItemFailure`` per item), and what it
+    took."""
 
-    forecasts: Sequence[ItemForecast | ItemFailure]
+    parts: Sequence[bytes]
     device: str
     queue_ms: float
     load_ms: float
@@ -173,7 +174,7 @@ def answer(prepared: Prepared, outcome: Outcome) -> bytes:
     The keys are those of :class:`tollama.contract.ForecastResponse`; building that object would copy every number.
     """
     frames: list[Frame] = pickle.loads(prepared.frames) if isinstance(prepared.frames, bytes) else prepared.frames
-    results = iter(outcome.forecasts)
+    results: Iterator[ItemForecast | ItemFailure] = (one for part in outcome.parts for one in pickle.loads(part))
     keys = [quantile_key(level) for level in prepared.task.quantiles]
     forecasts: list[dict[str, Any]] = []
     warnings = list(prepared.warnings)

@@ -50,8 +50,8 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "PYTHONNOUSERSITE": "1",
 }
-FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-"""Variables that would put a stranger's code first in every worker."""
+FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE")
+"""Variables that would put a stranger's code first in every worker, or have each compile everything again."""
 
 
 def serve(
@@ -79,6 +79,7 @@ def serve(
         for number in (settings.port, settings.serve_port):
             _require_free(settings.host, number)
         _empty(run)
+        _keep_logs(_ray_folder(settings.home), settings.home / "logs/last-run")
         rendered = run / "serve_config.yaml"
         rendered.write_text(render(config or data("serve_config.yaml"), settings))
         return _supervise(settings, run, rendered, say)
@@ -160,6 +161,7 @@ def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str
             return 0
         finally:
             _stop(child, mark)
+            _keep_logs(_ray_folder(settings.home), logs / "last-run")
 
 
 def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None:
@@ -277,8 +279,17 @@ def _empty(run: Path) -> None:
             entry.unlink()
 
 
+def _keep_logs(ray: Path, kept: Path) -> None:
+    """Move the logs of Ray and of every replica into the home, in place of the last run's, and remove Ray's folder."""
+    for logs in ray.glob("ray/session_2*/logs"):
+        shutil.rmtree(kept, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            shutil.move(logs, kept)
+    shutil.rmtree(ray, ignore_errors=True)
+
+
 def _ray_folder(home: Path) -> Path:
-    """A private folder with a short path (a Unix socket's path may have 107 characters), old sessions removed."""
+    """A private folder with a short path: a Unix socket's path may have 107 characters."""
     import hashlib
 
     name = f"tollama-{os.getuid()}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
@@ -287,5 +298,4 @@ def _ray_folder(home: Path) -> Path:
     if folder.stat().st_uid != os.getuid():
         raise ConfigError(f"The folder {folder} belongs to somebody else.", hint="Set RAY_TMPDIR to a folder of yours.")
     folder.chmod(0o700)
-    shutil.rmtree(folder / "ray", ignore_errors=True)
     return folder

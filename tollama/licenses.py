@@ -57,7 +57,7 @@ _receipts = FileCache(_parse)
 
 def receipt(home: Home, name: str) -> Receipt | None:
     """The receipt for the model ``name``, if there is a sound one. One stat while it is unchanged."""
-    return _receipts.read(home.licenses / f"{canonical_name(name)}.json")
+    return _receipts.read(f"{home.root}/licenses/{canonical_name(name)}.json")
 
 
 def text(terms: Terms, snapshot: Path | None) -> str:

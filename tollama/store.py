@@ -176,16 +176,16 @@ class FileCache(Generic[T]):
 
     def __init__(self, parse: Callable[[Path], T]) -> None:
         self._parse = parse
-        self._known: dict[Path, tuple[tuple[int, int], T]] = {}
+        self._known: dict[str, tuple[tuple[int, int], T]] = {}
 
-    def read(self, path: Path) -> T | None:
+    def read(self, path: str) -> T | None:
         """The parsed file, the same object while the file is unchanged; None when there is no file."""
         try:
-            stat = path.stat()
+            stat = os.stat(path)
             mark = (stat.st_mtime_ns, stat.st_ino)
             known = self._known.get(path)
             if known is None or known[0] != mark:
-                known = self._known[path] = (mark, self._parse(path))
+                known = self._known[path] = (mark, self._parse(Path(path)))
         except (FileNotFoundError, NotADirectoryError):
             self._known.pop(path, None)
             return None
@@ -230,7 +230,7 @@ class Store:
 
         Raises :class:`ModelNotFound` if ``name`` cannot be a model's name.
         """
-        manifest = self._manifests.read(self._folder(name) / "manifest.json")
+        manifest = self._manifests.read(f"{self.home.root}/models/{canonical_name(name)}/manifest.json")
         return manifest if isinstance(manifest, Manifest) else None
 
     def all(self) -> list[Manifest | Broken]:
@@ -242,7 +242,7 @@ class Store:
                     continue
             except ModelNotFound:
                 continue
-            manifest = self._manifests.read(folder / "manifest.json") or Broken(folder.name, "it has no manifest")
+            manifest = self._manifests.read(str(folder / "manifest.json")) or Broken(folder.name, "it has no manifest")
             if isinstance(manifest, Manifest) and (fault := _incomplete(manifest.files, manifest.snapshot)):
                 manifest = Broken(folder.name, fault)
             found.append(manifest)

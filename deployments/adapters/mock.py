@@ -48,7 +48,8 @@ class Mock:
             case "non_finite":
                 answers = [ItemForecast(a.mean + np.nan, a.quantiles) for a in answers if isinstance(a, ItemForecast)]
             case "item":
-                answers[0] = ItemFailure(RunnerFailed("The request asked for this series to fail.").record)
+                failure = ItemFailure(RunnerFailed("The request asked for this series to fail.").record)
+                answers = [failure if i.id.startswith("fail") else a for i, a in zip(items, answers, strict=True)]
         return answers
 
 

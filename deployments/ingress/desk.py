@@ -21,7 +21,7 @@ from tollama.forecasting import Outcome, Prepared
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings
 
-BIG_BODY = 1_000_000
+BIG_BODY = 250_000
 """Bytes of a body from which it is handled in the second process."""
 BIG_ANSWER = 100_000
 """Numbers of an answer from which it is written in the second process."""

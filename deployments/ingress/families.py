@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from deployments.ingress.courier import Courier, ModelFailed
 from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
 from tollama.errors import (
     DeadlineExceeded,
@@ -48,6 +49,7 @@ class FamilyClient:
         self._runtimes = runtimes
         self._max_queue = max_queue
         self._forecast: Any = handle.forecast
+        self._courier = Courier(self._send)
         self._stream: Any = handle.options(stream=True).forecast_stream
         self._handle = handle
         self._looked = 0.0
@@ -72,15 +74,23 @@ class FamilyClient:
     async def forecast(self, call: Call, gone: Callable[[], Awaitable[bool]]) -> Result:
         """The family's answer, by the call's deadline. ``gone`` tells whether the client has disconnected."""
         with self._in_queue():
-            response = self._forecast.remote(pack(call))
-            task = asyncio.ensure_future(_reply(response))
+            coming = self._courier.carry(call)
             try:
-                result: Result = self._open(await self._watched(task, call.deadline, gone))
+                result: Result = await self._watched(coming, call.deadline, gone)
                 return result
             finally:
-                if not task.done():
-                    response.cancel()
-                    task.cancel()
+                coming.cancel()
+
+    async def _send(self, call: Call) -> Result:
+        response = self._forecast.remote(pack(call))
+        try:
+            with self._faults():
+                blob = await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        result: Result = self._open(blob)
+        return result
 
     async def stream(self, call: Call) -> AsyncIterator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
@@ -97,7 +107,9 @@ class FamilyClient:
                             if not task.done():
                                 yield Progress("starting runner")
                             accepted = True
-                        message = self._open(await self._watched(task, call.deadline))
+                        with self._faults():
+                            blob = await self._watched(task, call.deadline)
+                        message = self._open(blob)
                     finally:
                         task.cancel()
                     if message is None or (isinstance(message, Progress) and message.status == "accepted"):
@@ -139,7 +151,7 @@ class FamilyClient:
                 raise DeadlineExceeded("The request's timeout ran out before the forecast was ready.")
             await asyncio.wait({task}, timeout=min(left, LOOK_S))
             if task.done():
-                return self._result(task)
+                return task.result()
             if gone is not None and await gone():
                 raise Gone
             if (reason := await self._failure()) is not None:
@@ -156,9 +168,11 @@ class FamilyClient:
             self._reason = await asyncio.to_thread(_failed_start, self.spec.name)
         return self._reason
 
-    def _result(self, task: asyncio.Future[Any]) -> Any:
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Serve's and Ray's exceptions as ours."""
         try:
-            return task.result()
+            yield
         except BackPressureError:
             raise QueueFull(f"The queue of the family {self.spec.name!r} is full.", retry_after=1) from None
         except DeploymentUnavailableError:
@@ -183,12 +197,11 @@ class FamilyClient:
                 hint="Restart the server.",
             )
         if isinstance(message, Refusal):
-            raise from_record(message.record)
+            error = from_record(message.record)
+            if isinstance(error, RunnerFailed):
+                raise ModelFailed(str(error), detail=error.detail, hint=error.hint)
+            raise error
         return message
-
-
-async def _reply(response: Any) -> bytes:
-    return await response  # type: ignore[no-any-return]
 
 
 async def _next(lines: AsyncIterator[bytes]) -> bytes:

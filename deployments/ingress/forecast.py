@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic_core import to_json
 
-from deployments.ingress import body, faults
+from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
-from deployments.ingress.docs import described
 from deployments.messages import Call, Progress, Result
 from tollama.contract import ForecastRequest, ForecastResponse
 from tollama.errors import TollamaError
@@ -37,22 +36,21 @@ def routes(desk: Desk) -> APIRouter:
         answer = await _ask(desk, ready, start, request)
         return Response(answer, media_type="application/json")
 
-    @router.post("/v1/forecast", **described(ForecastRequest, ForecastResponse))
+    @docs.post(router, "/v1/forecast", body=ForecastRequest, answer=ForecastResponse)
     async def v1_forecast(request: Request) -> Response:
         """Forecast one or many series; one JSON object, or NDJSON lines with ``stream: true``."""
         return await forecast(request, stream=False)
 
-    @router.post("/api/forecast", **described(ForecastRequest, ForecastResponse))
+    @docs.post(router, "/api/forecast", body=ForecastRequest, answer=ForecastResponse)
     async def api_forecast(request: Request) -> Response:
         """The same, streamed as NDJSON lines unless ``stream: false``."""
         return await forecast(request, stream=True)
 
-    @router.post("/v1/validate", **described(ForecastRequest))
-    @router.post("/api/validate", **described(ForecastRequest))
-    async def validate(request: Request) -> dict[str, Any]:
+    @docs.post(router, "/api/validate", "/v1/validate", body=ForecastRequest)
+    async def validate(request: Request) -> Response:
         """Every check of a forecast request, without the forecast."""
         ready = await desk.prepare(await body.read(request, desk.settings.max_body))
-        return {"valid": True, "warnings": ready.warnings}
+        return JSONResponse({"valid": True, "warnings": ready.warnings})
 
     return router
 
@@ -62,7 +60,8 @@ def _call(ready: Prepared, request: Request) -> Call:
         ready.model,
         ready.digest,
         ready.ref,
-        ready.items,
+        (ready.items,),
+        ready.n_items,
         ready.task,
         ready.keep_alive,
         time.time() + ready.timeout,
@@ -73,11 +72,11 @@ def _call(ready: Prepared, request: Request) -> Call:
 def _outcome(ready: Prepared, result: Result | None, start: float) -> Outcome:
     total = (time.perf_counter() - start) * 1e3
     if result is None:  # every series failed its own checks, there was nothing to ask
-        return Outcome([], "none", 0.0, 0.0, 0.0, total, 0, 0.0)
+        return Outcome((), "none", 0.0, 0.0, 0.0, total, 0, 0.0)
     # What is neither the load nor the computing was spent on the way and in queues, a cold start included.
     queue = max(0.0, total - result.load_ms - result.inference_ms)
     return Outcome(
-        result.forecasts,
+        result.parts,
         result.device,
         queue,
         result.load_ms,

@@ -12,9 +12,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic_core import to_json
 
-from deployments.ingress import body, faults
+from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
-from deployments.ingress.docs import described
 from tollama.capabilities import Capabilities
 from tollama.catalog import Model
 from tollama.contract import parse
@@ -25,9 +24,9 @@ from tollama.registry import canonical_name, find
 
 def routes(desk: Desk) -> APIRouter:
     """``/v1/models...``."""
-    router = APIRouter(prefix="/v1/models", tags=["models"])
+    router = APIRouter(tags=["models"])
 
-    @router.get("")
+    @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """Every known model and every installed one."""
         states = {held["name"]: held["state"] for held in await resident(desk)}
@@ -36,12 +35,12 @@ def routes(desk: Desk) -> APIRouter:
             "installed": [view(desk, model, states) for model in desk.catalog.installed()],
         }
 
-    @router.post("/pull", **described(PullRequest))
+    @docs.post(router, "/v1/models/pull", body=PullRequest)
     async def pull(request: Request) -> Response:
         """Download a model and its family's environment; the last status, or every one with ``stream: true``."""
         return await pulled(desk, request, stream=False)
 
-    @router.get("/{name}")
+    @router.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
         """One model, with its manifest when it is installed."""
         found = desk.catalog.find(name)
@@ -51,12 +50,12 @@ def routes(desk: Desk) -> APIRouter:
             shown["manifest"] = found.manifest.model_dump(mode="json")
         return shown
 
-    @router.get("/{name}/capabilities", response_model=Capabilities)
+    @router.get("/v1/models/{name}/capabilities", response_model=Capabilities)
     async def capabilities(name: str) -> Capabilities:
         """Limits, quantiles, covariates and options of one model."""
         return desk.catalog.find(name).capabilities
 
-    @router.delete("/{name}")
+    @router.delete("/v1/models/{name}")
     async def remove(name: str) -> dict[str, Any]:
         """Unload a model, then delete its files; the licence receipt stays."""
         return {"removed": True, "name": await removed(desk, name)}

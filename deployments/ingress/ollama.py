@@ -9,8 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
+from deployments.ingress import docs
 from deployments.ingress.desk import Desk
-from deployments.ingress.docs import described
 from deployments.ingress.models import pulled, resident
 from tollama.catalog import Model
 from tollama.pull import PullRequest
@@ -46,7 +46,7 @@ def routes(desk: Desk) -> APIRouter:
         held = sorted(await resident(desk), key=lambda one: (-one["expires"], one["name"]))
         return {"models": [_running(desk, one) for one in held]}
 
-    @router.post("/api/pull", **described(PullRequest))
+    @docs.post(router, "/api/pull", body=PullRequest)
     async def pull(request: Request) -> Response:
         """Download a model; NDJSON unless ``stream: false``."""
         return await pulled(desk, request, stream=True)

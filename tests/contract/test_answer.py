@@ -126,9 +126,9 @@ def test_partial_answers_a_bad_series_in_its_place(ask: Ask) -> None:
 
 
 def test_partial_answers_a_series_on_which_the_model_fails(ask: Ask) -> None:
-    pair = {"series": [series("a"), series("b")], "options": {"fail": "item"}}
+    pair = {"series": [series("fail"), series("b")], "options": {"fail": "item"}}
     found = refused(ask(**pair), 502, "RUNNER_FAILED")
-    assert [one["id"] for one in found["detail"]] == ["a"]
+    assert [one["id"] for one in found["detail"]] == ["fail"]
     first, second = ask(**pair, response_options={"partial": True}).json()["forecasts"]
     assert first["error"]["code"] == "RUNNER_FAILED"
     assert second["mean"] == [22.0, 23.0, 24.0]

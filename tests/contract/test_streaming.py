@@ -93,7 +93,7 @@ def test_a_cold_start_is_told(api: httpx.Client, server: Server) -> None:
 
 @pytest.mark.parametrize("failure", ["raise", "non_finite", "item"])
 def test_an_error_after_the_first_line_is_the_last_line(api: httpx.Client, failure: str) -> None:
-    came = timed(api, options={"fail": failure})
+    came = timed(api, options={"fail": failure}, series=[series("fail")])
     assert came[0][1] == {"status": "queued"}
     assert shaped(came[-1][1])["code"] == "RUNNER_FAILED"
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Inside
-from tests.hub import LoopbackHub
 from tests.serving import TOLLAMA, Server, request, series, wait_for
 from tollama.registry import find
 
@@ -26,18 +25,8 @@ def tollama(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint") / "bolt"
-    inside("torch", ("checkpoints:build", {"name": "bolt-tiny", "folder": str(folder)}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pulled(server: Server, hub: LoopbackHub, checkpoint: Path) -> dict[str, Any]:
+def pulled(server: Server, checkpoint: Path) -> dict[str, Any]:
     """The model as the server shows it after ``tollama pull``."""
-    source = find(NAME).source
-    assert source.repo_id is not None
-    hub.add(source.repo_id, {path.name: path for path in checkpoint.iterdir()}, branch=str(source.revision))
     missing = server.forecast(model=NAME)
     assert (missing.status_code, missing.json()["code"]) == (404, "MODEL_NOT_INSTALLED")
     assert f"tollama pull {NAME}" in missing.json()["hint"]

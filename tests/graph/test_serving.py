@@ -127,6 +127,7 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(second: Server) ->
     assert answers[0].status_code == 200, answers[0].text
     assert second.processes("") == []
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", second.port))
 
 

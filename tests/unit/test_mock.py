@@ -46,7 +46,7 @@ def test_short_histories_and_missing_values_fall_back_on_the_last_value(target: 
 
 
 def test_it_fails_in_the_way_it_is_asked_to() -> None:
-    items = [Item(name, np.arange(6.0), "D", 3) for name in "ab"]
+    items = [Item(name, np.arange(6.0), "D", 3) for name in ("fail 1", "b")]
 
     def failing(way: str) -> list[ItemForecast | ItemFailure]:
         return Mock().forecast("mock", items, Task(5, (0.5,), {"fail": way}))

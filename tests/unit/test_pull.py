@@ -394,7 +394,8 @@ def test_an_abandoned_pull_ends_and_the_next_goes_on(world: World) -> None:
 
 def children() -> list[psutil.Process]:
     """The pulls that this process has started and that still run."""
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "tollama.pull" in child.cmdline()]
 
 
 def test_a_killed_child_is_told_and_its_lock_is_free(world: World) -> None:
