@@ -33,7 +33,7 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 def post(
     router: APIRouter, *paths: str, body: type[BaseModel], answer: type[BaseModel] | None = None
 ) -> Callable[[Endpoint], Endpoint]:
-    """Decorates an endpoint that reads its own body: a plain route for each of ``paths``, and what the schema says of it.
+    """Decorates an endpoint that reads its own body: a plain route per path, and what the schema says of it.
 
     FastAPI's own routes resolve dependencies and validate what they return, about 0.1 ms that such an endpoint has no
     use for.
