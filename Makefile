@@ -19,7 +19,8 @@ UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
 ifneq ($(UV_FIND_LINKS),)
 export UV_FIND_LINKS
 endif
-export TOLLAMA_RUNTIMES_DIR ?= $(CURDIR)/.runtimes
+# The tests' environments are the checkout's own; a server's are in its home.
+test: export TOLLAMA_RUNTIMES_DIR ?= $(CURDIR)/.runtimes
 
 .PHONY: demo serve test setup lock clean
 .DEFAULT_GOAL := setup

@@ -18,6 +18,7 @@ from deployments.ingress.service import Ingress, IngressConfig
 from tollama import settings as settings_module
 from tollama.errors import ConfigError
 from tollama.families import FamilySpec, families
+from tollama.registry import registry
 from tollama.runtimes import Runtimes
 from tollama.seam import Placement
 from tollama.settings import Settings
@@ -75,6 +76,7 @@ class GraphArgs(_Strict):
 def build(args: GraphArgs) -> Application:
     """The application. Families that ``args`` does not name have their defaults."""
     settings = settings_module.load(home=args.home)
+    registry()  # a malformed one stops the start, not the first request
     specs = families()
     unknown = sorted(set(args.families) - set(specs))
     if unknown:
@@ -110,9 +112,11 @@ def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, has_gpu: boo
         "HF_HUB_OFFLINE": "1",
         **spec.env,
     }
+    if not share:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves it as it finds it for actors without a GPU
     runtime_env: dict[str, Any] = {"env_vars": environment}
     if spec.lock is not None:
-        environment["PYTHONPATH"] = str(linked_code(home.run))
+        environment["PYTHONPATH"] = str(linked_code(home.run, spec.adapters.values()))
         runtime_env["py_executable"] = str(Runtimes(settings.runtimes).python(spec))
     config = FamilyConfig(
         spec.name,

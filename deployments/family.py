@@ -43,15 +43,13 @@ T = TypeVar("T")
 class FamilyConfig:
     """What a replica is told: its adapters' import strings, placement, and limits.
 
-    ``chunk`` is the most items of one tensor call. ``slot`` is the node-wide lock file that a computing call takes, or
-    None for a family that does not compute.
+    ``slot`` is the node-wide lock file that a computing call takes, or None for a family that does not compute.
     """
 
     name: str
     adapters: Mapping[str, str]
     placement: Placement
     max_models: int
-    chunk: int = 256
     slot: str | None = None
 
 
@@ -65,7 +63,7 @@ class Family:
         self._slot = Slot(config.slot) if config.slot and self._placement().device == "cpu" else nullcontext()
         self._residency = Residency(self._load, self._unload, time.time, config.max_models)
         self._touched = time.time()
-        self._busy_until: float | None = None
+        self._busy_until: Callable[[], float] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     # The verbs that the ingress calls.
@@ -130,7 +128,8 @@ class Family:
 
     async def check_health(self) -> None:
         """The ping: raises when the current call has outlived every deadline, so that Serve replaces this replica."""
-        if self._busy_until is not None and time.time() > self._busy_until + HANG_GRACE_S:
+        until = self._busy_until
+        if until is not None and time.time() > until() + HANG_GRACE_S:
             raise RuntimeError("the current call has outlived its deadline")
         for adapter in self._adapters.values():
             adapter.ping()
@@ -140,6 +139,8 @@ class Family:
     async def _answer(self, call: Call, report: Callable[[Progress], None]) -> Result | Refusal:
         try:
             return await self._run(call, report)
+        except _LoadFailed as refused:
+            return Refusal(refused.error.record, alone=False)
         except TollamaError as error:
             return Refusal(error.record)
         except Exception as error:
@@ -157,16 +158,17 @@ class Family:
         if cold:
             report(Progress("loading model"))
         self._ensure_ticker()
-        async with self._residency.use(ref, call.keep_alive) as resident:
+        async with self._residency.use(ref, call.keep_alive, call.deadline) as resident:
             load_s = resident.load_s if cold else 0.0
             requests: list[list[Item]] = [unpack(part) for part in call.parts]
             items = [item for request in requests for item in request]
             forecasts: list[ItemForecast | ItemFailure] = []
             compute_s = 0.0
-            for start in range(0, len(items), self.config.chunk):
+            chunk = self._adapter(ref.adapter).chunk
+            for start in range(0, len(items), chunk):
                 report(Progress("running forecast", start, len(items)))
-                part = items[start : start + self.config.chunk]
-                seconds, answers = await self._in_worker(call.deadline, self._forecast, resident, part, call.task)
+                part = items[start : start + chunk]
+                seconds, answers = await self._compute(call.deadline, self._forecast, resident, part, call.task)
                 compute_s += seconds
                 forecasts += answers
             report(Progress("running forecast", len(items), len(items)))
@@ -177,7 +179,7 @@ class Family:
             queue_ms=max(0.0, waited) * 1e3,
             load_ms=load_s * 1e3,
             inference_ms=compute_s * 1e3,
-            batch_series=min(len(items), self.config.chunk),
+            batch_series=min(len(items), chunk),
             device=self._placement().device,
             peak_memory_mb=_peak_memory_mb(),
         )
@@ -185,49 +187,58 @@ class Family:
     def _forecast(
         self, resident: Resident, items: Sequence[Item], task: Task
     ) -> tuple[float, list[ItemForecast | ItemFailure]]:
-        with self._slot:
-            start = time.perf_counter()
-            answers = self._adapter(resident.ref.adapter).forecast(resident.model, items, task)
-            seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        answers = self._adapter(resident.ref.adapter).forecast(resident.model, items, task)
+        seconds = time.perf_counter() - start
         if len(answers) != len(items):
             raise RunnerFailed(f"The model answered {len(answers)} of {len(items)} series.")
         return seconds, [_checked(item, answer, task) for item, answer in zip(items, answers, strict=True)]
 
     async def _load(self, resident: Resident) -> Any:
+        name = resident.ref.name
+
         def load() -> Any:
-            before = _memory_mb()
-            with self._slot:
-                start = time.perf_counter()
-                try:
-                    model = self._adapter(resident.ref.adapter).load(resident.ref, self._placement())
-                except TollamaError:
-                    raise
-                except Exception as error:
-                    logger.exception("model %s could not be loaded", resident.ref.name)
-                    raise RunnerFailed(
-                        f"The model {resident.ref.name!r} could not be loaded: {type(error).__name__}.",
-                        hint=f"The server's log has the cause; tollama pull {resident.ref.name} checks its files.",
-                    ) from None
-                resident.load_s = time.perf_counter() - start
+            before, start = _memory_mb(), time.perf_counter()
+            try:
+                model = self._adapter(resident.ref.adapter).load(resident.ref, self._placement())
+            except Exception as error:
+                logger.exception("model %s could not be loaded", name)
+                told = f"The model {name!r} could not be loaded: {type(error).__name__}."
+                hint = f"The server's log has the cause; tollama pull {name} checks its files."
+                raise _LoadFailed(RunnerFailed(told, hint=hint)) from None
+            resident.load_s = time.perf_counter() - start
             resident.memory_mb = max(0.0, _memory_mb() - before)
+            logger.info("model %s loaded in %.2f s", name, resident.load_s)
             return model
 
-        return await self._in_worker(None, load)
+        return await self._compute(lambda: resident.deadline, load)
 
     async def _unload(self, resident: Resident) -> None:
-        await self._in_worker(None, self._adapter(resident.ref.adapter).unload, resident.model)
-        logger.info("model %s unloaded", resident.ref.name)
-
-    async def _in_worker(self, deadline: float | None, work: Callable[..., T], *args: Any) -> T:
-        def run() -> T:
-            # What waited past its deadline has nobody to answer to any more.
-            if deadline is not None and time.time() > deadline:
-                raise DeadlineExceeded("The request's timeout ran out before its turn came.")
-            self._busy_until = deadline
+        def unload() -> None:
             try:
-                return work(*args)
-            finally:
-                self._busy_until = None
+                self._adapter(resident.ref.adapter).unload(resident.model)
+            except Exception:
+                logger.exception("model %s could not be unloaded", resident.ref.name)
+            else:
+                logger.info("model %s unloaded", resident.ref.name)
+
+        await asyncio.get_running_loop().run_in_executor(self._worker, unload)
+
+    async def _compute(self, deadline: float | Callable[[], float], work: Callable[..., T], *args: Any) -> T:
+        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed."""
+        until = deadline if callable(deadline) else lambda: deadline
+
+        def run() -> T:
+            with self._slot:
+                # What waited past its deadline has nobody to answer to any more. Waiting is no hanging, so only what
+                # follows counts for the health check.
+                if time.time() > until():
+                    raise DeadlineExceeded("The request's timeout ran out before its turn came.")
+                self._busy_until = until
+                try:
+                    return work(*args)
+                finally:
+                    self._busy_until = None
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, run)
 
@@ -257,6 +268,14 @@ class Family:
         while self._residency.residents:
             await self._residency.expire()
             await asyncio.sleep(TICK_S)
+
+
+class _LoadFailed(Exception):
+    """A model that could not be loaded: asking request by request would load it as often."""
+
+    def __init__(self, error: RunnerFailed) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _checked(item: Item, answer: ItemForecast | ItemFailure, task: Task) -> ItemForecast | ItemFailure:

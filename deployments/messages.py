@@ -49,9 +49,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The family's answer when the whole request failed; an exception would lose its code on the way."""
+    """The family's answer when the whole call failed; an exception would lose its code on the way. ``alone`` says
+    whether asking request by request may help."""
 
     record: ErrorRecord
+    alone: bool = True
     identity: tuple[str, int] = (__version__, SEAM_VERSION)
 
 

@@ -30,6 +30,7 @@ class Resident:
     users: int = 0
     last_used: float = 0.0
     expires: float = math.inf
+    deadline: float = 0.0
     memory_mb: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -56,12 +57,15 @@ class Residency:
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
-    async def use(self, ref: ModelRef, keep_alive: float) -> AsyncIterator[Resident]:
+    async def use(self, ref: ModelRef, keep_alive: float, deadline: float = math.inf) -> AsyncIterator[Resident]:
         """The loaded model, not to be unloaded meanwhile; afterwards its timer starts anew with ``keep_alive`` seconds.
 
-        Raises whatever ``load`` raises. While every slot is in use it waits, until its caller gives up.
+        Raises whatever ``load`` raises. While every place is in use it waits, until its caller gives up. ``deadline``
+        is the caller's, on the clock's scale: a load may take as long as somebody waits for it.
         """
         resident = await self._claim(ref)
+        resident.deadline = max(resident.deadline, deadline)
+        self.touch(resident, keep_alive)
         try:
             # Shielded: the load is shared, so one caller that gives up must not take it from the others.
             await asyncio.shield(resident.loading)
@@ -71,7 +75,7 @@ class Residency:
             self.touch(resident, keep_alive)
             self._freed.set()
             if resident.loading.done() and not resident.loaded:
-                self.residents.pop((ref.name, ref.digest), None)
+                self._forget(resident)
             elif resident.expires <= self.clock():
                 await self.expire()
 
@@ -87,7 +91,9 @@ class Residency:
         now = self.clock()
         due = [r for r in self.residents.values() if not r.users and r.loaded and r.expires <= now]
         for resident in due:
-            await self._drop(resident)
+            # While another one was unloaded, this one may have been claimed, renewed or dropped.
+            if not resident.users and resident.expires <= self.clock() and self._has(resident):
+                await self._drop(resident)
         return len(due)
 
     async def drop(self, name: str) -> int:
@@ -131,13 +137,23 @@ class Residency:
                 loading.set_exception(error)
                 loading.exception()  # marked as seen: a load nobody waits for any more must not warn
                 if not resident.users:
-                    self.residents.pop(key, None)
+                    self._forget(resident)
             finally:
                 self._freed.set()
 
         resident.task = asyncio.ensure_future(fill())
 
     async def _drop(self, resident: Resident) -> None:
-        self.residents.pop((resident.ref.name, resident.ref.digest), None)
-        await self.unload(resident)
-        self._freed.set()
+        self._forget(resident)
+        try:
+            # Shielded: a request that gives up must not leave a model half unloaded.
+            await asyncio.shield(asyncio.ensure_future(self.unload(resident)))
+        finally:
+            self._freed.set()
+
+    def _has(self, resident: Resident) -> bool:
+        return self.residents.get((resident.ref.name, resident.ref.digest)) is resident
+
+    def _forget(self, resident: Resident) -> None:
+        if self._has(resident):
+            del self.residents[resident.ref.name, resident.ref.digest]

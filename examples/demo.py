@@ -127,13 +127,15 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 1
-    print(
-        "\nTry next:"
-        "\n  tollama serve                                    keep a server running"
-        "\n  tollama list --available                         the models there are"
-        "\n  tollama pull chronos-bolt-small                  a foundation model"
-        "\n  tollama forecast chronos-bolt-small examples/airline_passengers.csv --horizon 24 --plot"
-    )
+    tollama = "tollama" if shutil.which("tollama") else str(Path(sys.executable).with_name("tollama"))
+    print("\nTry next:")
+    for command, what in (
+        ("serve", "keep a server running"),
+        ("list --available", "the models there are"),
+        ("pull chronos-bolt-small", "a foundation model"),
+        ("forecast chronos-bolt-small examples/airline_passengers.csv --horizon 24 --plot", "ask it"),
+    ):
+        print(f"  {tollama} {command}  # {what}")
     return 0
 
 

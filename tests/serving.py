@@ -59,6 +59,10 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
 
     @property
+    def runtimes(self) -> Path:
+        return Path(self.environment["TOLLAMA_RUNTIMES_DIR"])
+
+    @property
     def door(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 

@@ -112,6 +112,13 @@ class Grid:
         placed[self._axis.slots] = values
         return placed
 
+    def check(self, horizon: int) -> None:
+        """Raises :class:`InvalidSeries` when forecast timestamps would leave the years that can be said."""
+        try:
+            self._axis.future(self.length + horizon - 1, 1)
+        except InvalidSeries as error:
+            raise _named(self.series_id, error) from None
+
     def start(self) -> str:
         """The first forecast timestamp; errors as :meth:`future`."""
         return self.future(1)[0]

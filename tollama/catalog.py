@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+
 from tollama.capabilities import Capabilities
-from tollama.errors import ModelNotInstalled
+from tollama.errors import ModelNotInstalled, RunnerUnavailable
 from tollama.licenses import require
 from tollama.registry import Entry, canonical_name, find, registry
 from tollama.seam import ModelRef
 from tollama.store import Broken, Home, Manifest, Store
+from tollama.version import __version__
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Model:
     @property
     def capabilities(self) -> Capabilities:
         return self.about.capabilities
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether this version of tollama is one that the model asks for."""
+        return SpecifierSet(self.about.requires.tollama).contains(__version__, prereleases=True)
 
     @cached_property
     def digest(self) -> str:
@@ -97,6 +104,11 @@ class Catalog:
             raise ModelNotInstalled(
                 f"The model {model.name!r} is known but not installed.", hint=f"tollama pull {model.name}"
             )
+        if not model.fits:
+            raise RunnerUnavailable(
+                f"The model {model.name!r} needs tollama {model.about.requires.tollama}; this is {__version__}.",
+                hint="Upgrade tollama.",
+            )
         return model
 
     def available(self) -> list[Model]:
@@ -109,7 +121,6 @@ class Catalog:
         embedded = [model.name for model in self.available() if model.embedded]
         return [self.find(name) for name in sorted({*stored, *embedded})]
 
-
-def license_of(model: Model) -> Mapping[str, Any]:
-    """The licence as the API shows it."""
-    return model.about.license.model_dump()
+    def broken(self) -> dict[str, str]:
+        """Name -> what is wrong, for each installed model whose manifest cannot be read."""
+        return {found.name: found.reason for found in self.store.all() if isinstance(found, Broken)}

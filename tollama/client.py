@@ -219,10 +219,6 @@ class Client:
         """What a model takes and gives, with its limits."""
         return _typed(Capabilities, self._ask(_Call("GET", _model(name, "/capabilities"))))
 
-    def show(self, name: str) -> dict[str, Any]:
-        """A model as Ollama's ``show`` answers it: licence text, details, parameters, ``model_info``."""
-        return dict(self._ask(_Call("POST", "/api/show", {"model": name})))
-
     def tags(self) -> list[dict[str, Any]]:
         """The installed models: name, size in bytes, digest, modified_at, details."""
         return list(self._ask(_Call("GET", "/api/tags"))["models"])

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 class SeriesInput(_Strict):
     """One series: its history, its time axis and what is known besides."""
 
-    id: str = Field(description="Unique in the request.")
+    id: str = Field(max_length=256, description="Unique in the request; at most 256 characters.")
     target: list[Number] = Field(min_length=1, description="History, oldest first; null is a missing value.")
     timestamps: list[str] | None = Field(None, description="ISO 8601, one per target value.")
     start: str | None = Field(None, description="First timestamp, with an explicit freq, instead of timestamps.")

@@ -59,11 +59,51 @@ def torch() -> FamilySpec:
     """Chronos and Granite."""
     return FamilySpec(
         "torch",
-        {"chronos-bolt": "deployments.adapters.chronos_bolt:ChronosBolt"},
+        {
+            "chronos-bolt": "deployments.adapters.chronos_bolt:ChronosBolt",
+            "chronos-2": "deployments.adapters.chronos_2:Chronos2",
+            "chronos-t5": "deployments.adapters.chronos_t5:ChronosT5",
+            "granite-ttm": "deployments.adapters.granite_ttm:GraniteTtm",
+            "flowstate": "deployments.adapters.flowstate:FlowState",
+            "patchtst-fm": "deployments.adapters.patchtst_fm:PatchTstFm",
+        },
         lock=data("runtime_envs/torch.txt"),
         torch=TORCH,
-        probe=("ray.serve", "torch", "chronos.chronos_bolt"),
+        probe=("ray.serve", "torch", "chronos.chronos_bolt", "tsfm_public.models.tinytimemixer"),
         num_gpus=0.4,
+    )
+
+
+def timesfm() -> FamilySpec:
+    """TimesFM."""
+    return FamilySpec(
+        "timesfm",
+        {
+            "timesfm-2.5": "deployments.adapters.timesfm_2p5:TimesFM2p5",
+            "timesfm-3.0": "deployments.adapters.timesfm_3:TimesFM3",
+        },
+        lock=data("runtime_envs/timesfm.txt"),
+        torch=TORCH,
+        # `import timesfm` alone succeeds without torch, and without its models.
+        probe=("ray.serve", "torch", "timesfm.timesfm_2p5.timesfm_2p5_torch", "timesfm3.torch"),
+        num_gpus=0.3,
+    )
+
+
+def uni2ts() -> FamilySpec:
+    """Moirai."""
+    return FamilySpec(
+        "uni2ts",
+        {
+            "moirai": "deployments.adapters.moirai:Moirai",
+            "moirai-moe": "deployments.adapters.moirai:Moirai",
+            "moirai-2": "deployments.adapters.moirai_2:Moirai2",
+        },
+        lock=data("runtime_envs/uni2ts.txt"),
+        torch=TORCH,
+        # `import uni2ts` alone is empty. Ray's workers import pyarrow, which some versions refuse beside numpy 1.26.
+        probe=("ray.serve", "pyarrow", "uni2ts.model.moirai", "uni2ts.model.moirai_moe", "uni2ts.model.moirai2"),
+        num_gpus=0.3,
     )
 
 

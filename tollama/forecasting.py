@@ -5,7 +5,7 @@ can be prepared and answered in another process than the one that must stay resp
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,12 +27,12 @@ WARNINGS_CAP = 100
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What is needed to write one series' answer, besides its numbers."""
+    """What is needed to write one series' answer, besides its numbers; ``grid`` only where timestamps are asked."""
 
     id: str
     freq: str = ""
     start: str = ""
-    timestamps: list[str] | None = None
+    grid: calendar.Grid | None = None
     season_length: int = 1
     actuals: NDArray[np.float64] | None = None
     history: NDArray[np.float64] | None = None
@@ -47,6 +47,7 @@ class Prepared:
     model: str
     family: str
     adapter: str
+    requires: Mapping[str, str]
     digest: str
     ref: bytes
     items: bytes
@@ -95,6 +96,7 @@ def prepare(body: bytes, catalog: Catalog, settings: Settings) -> Prepared:
         model=model.name,
         family=model.family,
         adapter=model.about.adapter,
+        requires=model.about.requires.libraries,
         digest=model.digest,
         ref=model.ref,
         items=pickle.dumps(draft.items, protocol=5),
@@ -106,7 +108,7 @@ def prepare(body: bytes, catalog: Catalog, settings: Settings) -> Prepared:
         keep_alive=keep_alive,
         stream=request.stream,
         partial=request.response_options.partial,
-        context_length=max((len(item.target) for item in draft.items), default=0),
+        context_length=min(plan.context_length, max((len(item.target) for item in draft.items), default=0)),
         metrics=request.parameters.metrics,
         warnings=_capped(draft.warnings),
     )
@@ -134,11 +136,13 @@ def _series(
         if np.isinf(actuals).any():
             what = f"Series {series.id!r}: actuals hold a number that is not finite."
             raise InvalidSeries(what, series_id=series.id, field="actuals", hint="null stands for a missing value.")
+    if request.response_options.timestamps:
+        grid.check(request.horizon)
     frame = Frame(
         series.id,
         grid.freq,
         grid.start(),
-        grid.future(request.horizon) if request.response_options.timestamps else None,
+        grid if request.response_options.timestamps else None,
         season,
         actuals,
         target if actuals is not None else None,
@@ -193,8 +197,8 @@ def answer(prepared: Prepared, outcome: Outcome) -> bytes:
             "mean": result.mean.tolist(),
             "quantiles": dict(zip(keys, result.quantiles.tolist(), strict=True)),
         }
-        if frame.timestamps is not None:
-            entry["timestamps"] = frame.timestamps
+        if frame.grid is not None:
+            entry["timestamps"] = frame.grid.future(prepared.task.horizon)
         entry["point"] = prepared.point
         forecasts.append(entry)
         warnings += [f"Series {frame.id!r}: {warning}" for warning in result.warnings]

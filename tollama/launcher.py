@@ -132,7 +132,7 @@ def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str
     command = [sys.executable, "-P", "-m", "deployments.launch", str(rendered), str(run / "ray.json")]
     if not settings.dashboard:
         command.append("--no-dashboard")
-    with _signals() as asked, open(logs / "serve.log", "ab") as log:
+    with _signals() as asked, open(logs / "serve.log", "wb") as log:
         child = subprocess.Popen(
             command,
             cwd=empty,
@@ -171,7 +171,8 @@ def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None
     with contextlib.suppress(OSError, ValueError):
         dashboard = json.loads((run / "ray.json").read_text()).get("dashboard")
         if dashboard:
-            say(f"  Ray dashboard      http://{dashboard}  (token: {run / 'ray_token'})")
+            token = run / "ray_token"
+            say(f"  Ray dashboard      http://{dashboard}" + (f"  (token: {token})" if token.exists() else ""))
     say(f"  Serve's proxy      http://{settings.host}:{settings.serve_port}")
     say("Ctrl-C stops it.")
 

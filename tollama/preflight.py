@@ -56,20 +56,25 @@ def fit(
 ) -> tuple[Item, tuple[str, ...]]:
     """``item`` as the model takes it, and what was done to it: covariates dropped, history cut, values filled.
 
+    Where quantiles are to be conformal the history is not cut here: the adapter does that.
+
     Raises :class:`InvalidSeries` for a series without values or too short, :class:`UnsupportedByModel` for
     covariates that the model does not take in ``strict`` mode.
     """
     warnings: list[str] = []
     past, future, static = _covariates(item, capabilities.covariates, mode, warnings)
     target = item.target
+    # The errors that make conformal quantiles are those of forecasts from before the model's context, too.
+    whole = bool(plan.quantiles) and capabilities.quantiles.method == "conformal"
     if target.size > plan.context_length:
         if plan.context_length >= capabilities.max_context:
             warnings.append(
                 f"Series {item.id!r}: the history was cut to its newest {plan.context_length} of {target.size} steps, "
-                "the model's limit."
+                f"the model's limit{', but for the errors that make its quantiles' if whole else ''}."
             )
-        target = target[-plan.context_length :]
-        past = {name: column[-plan.context_length :] for name, column in past.items()}
+        if not whole:
+            target = target[-plan.context_length :]
+            past = {name: column[-plan.context_length :] for name, column in past.items()}
     if target.size < capabilities.min_context:
         raise InvalidSeries(
             f"Series {item.id!r} has {target.size} steps; the model needs at least {capabilities.min_context}.",
@@ -78,9 +83,9 @@ def fit(
             hint=f"Send at least {capabilities.min_context} steps of history, or choose another model.",
         )
     missing = np.isnan(target)
-    if missing.all():
+    if missing[-plan.context_length :].all():
         raise InvalidSeries(
-            f"Series {item.id!r} holds no value in its last {target.size} steps.",
+            f"Series {item.id!r} holds no value in its last {min(target.size, plan.context_length)} steps.",
             series_id=item.id,
             field="target",
             hint="Send at least one number in the history that the model reads, or leave the series out.",

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
 from tollama.errors import ConfigError, RunnerUnavailable
 from tollama.families import FamilySpec, families
 from tollama.runtime_build import MARK, PYTHON_MINOR, Progress, build, failure, probe, ray_version
@@ -69,6 +71,7 @@ class Runtimes:
         self.keep = max(1, keep_runtimes)
         self._clock = clock
         self._ready_at: dict[str, float] = {}
+        self._libraries: dict[Path, Mapping[str, str]] = {}
 
     def digest(self, spec: FamilySpec) -> str:
         """24 hex digits for what goes into the environment. Raises `ConfigError` if the lock file is gone."""
@@ -99,7 +102,7 @@ class Runtimes:
             state = self._look(spec)
         except OSError as e:
             reason = f"The runtime of family '{spec.name}' cannot be read: {e.strerror}."
-            state = RuntimeState(False, False, reason, "tollama doctor")
+            state = RuntimeState(False, False, reason, "Reinstall tollama, or the package that the family came with")
         if state.ready:
             self._ready_at[spec.name] = self._clock()
         return state
@@ -112,7 +115,7 @@ class Runtimes:
         try:
             folder, digest = self.folder(spec), self.digest(spec)
         except ConfigError as e:
-            return RuntimeState(False, False, str(e), "tollama doctor")
+            return RuntimeState(False, False, str(e), "Reinstall tollama, or the package that the family came with")
         if not folder.is_dir():
             older = (self.root / spec.name / "current").exists()
             what = "was built for another version of its lock, Python or Ray" if older else "is not installed"
@@ -224,6 +227,25 @@ class Runtimes:
             if fd >= 0:
                 os.close(fd)
             self._ready_at.pop(spec.name, None)
+
+    def lacks(self, spec: FamilySpec, requires: Mapping[str, str]) -> str | None:
+        """What of ``requires`` (distribution -> version specifier) the family's environment does not fulfil, or None.
+
+        An environment does not change, so one look at what was recorded of it is enough.
+        """
+        if spec.lock is None:
+            return None
+        folder = self.folder(spec)
+        if folder not in self._libraries:
+            try:
+                self._libraries[folder] = json.loads((folder / MARK).read_bytes())["libraries"]
+            except (OSError, ValueError, KeyError):
+                return None  # `state` tells what is wrong with it
+        for name, wanted in requires.items():
+            found = self._libraries[folder].get(name)
+            if found is None or not SpecifierSet(wanted).contains(found, prereleases=True):
+                return f"{name} {wanted} (it has {found or 'none'})"
+        return None
 
     def _as_recorded(self, spec: FamilySpec, say: Progress) -> bool:
         try:

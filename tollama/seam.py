@@ -109,7 +109,13 @@ class Placement:
 
 @runtime_checkable
 class Adapter(Protocol):
-    """One model kind of one library."""
+    """One model kind of one library.
+
+    ``chunk`` is the most items of one :meth:`forecast` call: deadlines and other requests are looked at between calls,
+    so a call should not take longer than about a second on a CPU.
+    """
+
+    chunk: int
 
     def hello(self) -> Mapping[str, str]:
         """Versions of the libraries it stands on, by distribution name. Imports nothing heavy."""

@@ -112,7 +112,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     if unknown:
         line = next((n for n, row in enumerate(text.splitlines(), 1) if f'"{unknown[0]}"' in row), 1)
         raise ConfigError(
-            f"{path}, line {line}: {unknown[0]!r} is no setting.", hint="tollama config list shows them all."
+            f"{path}, line {line}: {unknown[0]!r} is no setting.", hint="docs/settings.md lists them all."
         )
     return values
 

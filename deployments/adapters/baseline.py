@@ -46,6 +46,8 @@ KINDS = {
 class Baseline:
     """Adapter ``statsforecast``; the model that it loads is a :class:`Kind`."""
 
+    chunk = 4
+
     def hello(self) -> Mapping[str, str]:
         return {"statsforecast": version("statsforecast")}
 
@@ -102,7 +104,7 @@ def _fit(
     kind: Kind, season: int, history: NDArray[np.float64], task: Task
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Mean (H,) and quantiles (Q, H); None if the library cannot fit the model or its forecast is not finite."""
-    from statsforecast import models  # type: ignore[import-not-found]
+    from statsforecast import models
 
     spans = [round(abs(1 - 2 * level) * 100, 9) for level in task.quantiles]
     try:

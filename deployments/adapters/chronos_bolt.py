@@ -5,23 +5,18 @@ Quantiles that cross are put in order, which the library does not do; otherwise 
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.adapters import _torch
 from tollama.capabilities import Capabilities
-from tollama.errors import RunnerFailed
 from tollama.quantiles import at_levels
-from tollama.rescale import WARNING, rescaling
+from tollama.rescale import rescaling
 from tollama.seam import Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
 
 ROWS = 256
@@ -45,14 +40,13 @@ class Bolt:
 class ChronosBolt:
     """Adapter ``chronos-bolt``."""
 
+    chunk = 256
+
     def hello(self) -> Mapping[str, str]:
-        return {name: version(name) for name in ("chronos-forecasting", "torch", "transformers")}
+        return _torch.versions("chronos-forecasting", "transformers")
 
     def ping(self) -> None:
-        """Raises when the CUDA context has gone bad: every call into the driver fails then. Waits for no kernel."""
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.mem_get_info()
+        _torch.ping()
 
     def capabilities(self, model: Bolt, declared: Capabilities) -> Capabilities:
         return declared.model_copy(
@@ -65,17 +59,13 @@ class ChronosBolt:
 
     def load(self, ref: ModelRef, placement: Placement) -> Bolt:
         """Raises ValueError for a snapshot that is no Chronos-Bolt model or lacks some of its weights."""
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        import torch  # type: ignore[import-not-found]
-        from chronos.base import BaseChronosPipeline  # type: ignore[import-not-found]
-        from chronos.chronos_bolt import ChronosBoltPipeline  # type: ignore[import-not-found]
-        from transformers.utils import logging  # type: ignore[import-not-found]
+        torch = _torch.start(placement)
+        from chronos.base import BaseChronosPipeline
+        from chronos.chronos_bolt import ChronosBoltPipeline
 
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
+        _torch.quiet_transformers()
         # That long horizons are rolled out is told before the run.
         warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
-        torch.set_num_threads(placement.threads)
         pipeline = BaseChronosPipeline.from_pretrained(
             ref.snapshot,
             device_map=placement.device,
@@ -85,15 +75,13 @@ class ChronosBolt:
         )
         if not isinstance(pipeline, ChronosBoltPipeline):
             raise ValueError("not a Chronos-Bolt model")
-        _check_weights(pipeline.model, Path(ref.snapshot or ""))
+        _torch.require_weights(pipeline.model, ref.snapshot, shared=("shared.weight", "embed_tokens.weight"))
         pipeline.predict(torch.zeros(1, pipeline.model_context_length), prediction_length=1)
         return Bolt(pipeline, placement.device)
 
     def unload(self, model: Bolt) -> None:
         model.pipeline = None
-        gc.collect()
-        if model.device == "cuda":
-            sys.modules["torch"].cuda.empty_cache()
+        _torch.release(model.device)
 
     def forecast(self, model: Bolt, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         rolls_out = task.horizon > model.pipeline.model_prediction_length
@@ -113,16 +101,7 @@ def _forecast(model: Bolt, items: Sequence[Item], task: Task) -> list[ItemForeca
         row[-item.target.size :] = item.target if scale is None else scale.apply(item.target)
     predicted = model.pipeline.predict(torch.from_numpy(batch), prediction_length=task.horizon)
     values = _at_levels(predicted, model.native, (0.5, *task.quantiles))
-    answers: list[ItemForecast | ItemFailure] = []
-    for forecast, scale in zip(values, scales, strict=True):
-        if scale is not None:
-            forecast = scale.restore(forecast)
-        if np.isfinite(forecast).all():
-            notes = () if scale is None else (WARNING,)
-            answers.append(ItemForecast(forecast[0], forecast[1:], notes))
-        else:
-            answers.append(ItemFailure(RunnerFailed("The model gave a forecast that is not finite.").record))
-    return answers
+    return _torch.answers(values, scales)
 
 
 def _at_levels(predicted: Any, native: tuple[float, ...], levels: Sequence[float]) -> NDArray[np.float64]:
@@ -138,19 +117,3 @@ def _at_levels(predicted: Any, native: tuple[float, ...], levels: Sequence[float
         predicted = torch.cat([predicted, more], dim=1)
         native = tuple(sorted((*native, *between)))
     return at_levels(predicted.double().numpy(), native, levels)
-
-
-def _check_weights(network: Any, snapshot: Path) -> None:
-    """Transformers fills weights that it does not find with random numbers; these would be random forecasts."""
-    from safetensors import safe_open  # type: ignore[import-not-found]
-
-    stored: set[str] = set()
-    for file in snapshot.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as tensors:
-            stored |= set(tensors.keys())
-    missing = set(network.state_dict()) - stored
-    shared = {name for name in missing | stored if name == "shared.weight" or name.endswith("embed_tokens.weight")}
-    if shared & stored:
-        missing -= shared  # one tensor under three names, stored under one of them
-    if missing:
-        raise ValueError(f"the snapshot lacks {len(missing)} of the model's weights")

@@ -22,6 +22,8 @@ from tollama.seam import Item, ItemFailure, ItemForecast, ModelRef, Placement, T
 class Mock:
     """Adapter ``mock``; the model that it loads is its name."""
 
+    chunk = 256
+
     def hello(self) -> Mapping[str, str]:
         return {"numpy": np.__version__}
 

@@ -25,8 +25,12 @@ CAP = 32
 Kind = tuple[Any, ...]
 
 
-class ModelFailed(RunnerFailed):
-    """The model itself refused a call (its process lives): worth asking one by one."""
+class ModelFailed(Exception):
+    """The model itself failed on a call (its process lives): worth asking one by one. ``error`` is for the client."""
+
+    def __init__(self, error: RunnerFailed) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -83,9 +87,9 @@ class Courier:
         except asyncio.CancelledError:
             if not sending.cancelled():
                 raise
-        except ModelFailed as error:
+        except ModelFailed as failed:
             if len(batch) == 1:
-                _fail(batch, error)
+                _fail(batch, failed.error)
             else:
                 for one in batch:
                     if not one[1].done():
@@ -105,7 +109,8 @@ def _next_batch(lane: _Lane) -> list[tuple[Call, asyncio.Future[Result]]]:
         call, future = lane.waiting.popleft()
         if not future.done():
             batch.append((call, future))
-            size += call.n_items
+            # Series that inform each other are those of one request, and no others.
+            size += CAP if call.task.options.get("cross_learning") else call.n_items
     return batch
 
 

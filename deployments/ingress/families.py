@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -53,22 +53,34 @@ class FamilyClient:
         self._stream: Any = handle.options(stream=True).forecast_stream
         self._handle = handle
         self._looked = 0.0
-        self._reason: str | None = None
+        self.reason: str | None = None
+        """Why the family failed to start when it was last looked at."""
 
-    def check(self, adapter: str) -> None:
-        """Raise :class:`RunnerUnavailable`, with what mends it, when the family cannot start or lacks the adapter.
-
-        Serve would wait for ever for an interpreter that is not there.
-        """
+    def require(self, adapter: str) -> None:
+        """Raise :class:`RunnerUnavailable` when the family lacks the adapter."""
         if adapter not in self.spec.adapters:
             raise RunnerUnavailable(
                 f"This version of tollama cannot run {adapter!r} models yet.",
                 hint=f"The family {self.spec.name!r} runs: {', '.join(self.spec.adapters)}.",
             )
+
+    def check(self, adapter: str, requires: Mapping[str, str]) -> None:
+        """Raise :class:`RunnerUnavailable`, with what mends it, when the family cannot start or lacks the adapter.
+
+        ``requires`` is what the model needs of the environment's libraries.
+
+        Serve would wait for ever for an interpreter that is not there.
+        """
+        self.require(adapter)
         state = self._runtimes.state(self.spec)
         if not state.ready:
             raise RunnerUnavailable(
-                f"The runtime of the family {self.spec.name!r} is not ready: {state.reason}.", hint=state.repair
+                f"The family {self.spec.name!r} cannot start: {state.reason.rstrip('.')}.", hint=state.repair
+            )
+        if requires and (missing := self._runtimes.lacks(self.spec, requires)) is not None:
+            raise RunnerUnavailable(
+                f"The model needs {missing} in the environment of the family {self.spec.name!r}.",
+                hint="Use the version of tollama that the model was made for.",
             )
 
     async def forecast(self, call: Call, gone: Callable[[], Awaitable[bool]]) -> Result:
@@ -89,8 +101,11 @@ class FamilyClient:
         except asyncio.CancelledError:
             response.cancel()
             raise
-        result: Result = self._open(blob)
-        return result
+        message: Result | Refusal = self._open(blob)
+        if isinstance(message, Refusal):
+            error = from_record(message.record)
+            raise ModelFailed(error) if message.alone and isinstance(error, RunnerFailed) else error
+        return message
 
     async def stream(self, call: Call) -> AsyncIterator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
@@ -110,6 +125,8 @@ class FamilyClient:
                         with self._faults():
                             blob = await self._watched(task, call.deadline)
                         message = self._open(blob)
+                        if isinstance(message, Refusal):
+                            raise from_record(message.record)
                     finally:
                         task.cancel()
                     if message is None or (isinstance(message, Progress) and message.status == "accepted"):
@@ -165,8 +182,10 @@ class FamilyClient:
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
             self._looked = now
-            self._reason = await asyncio.to_thread(_failed_start, self.spec.name)
-        return self._reason
+            # A controller that is away for a moment tells nothing; the deadline goes on all the same.
+            with suppress(Exception):
+                self.reason = await asyncio.wait_for(asyncio.to_thread(_failed_start, self.spec.name), ASK_TIMEOUT_S)
+        return self.reason
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -196,11 +215,6 @@ class FamilyClient:
                 f"The family {self.spec.name!r} runs tollama {message.identity[0]}, this server is {__version__}.",
                 hint="Restart the server.",
             )
-        if isinstance(message, Refusal):
-            error = from_record(message.record)
-            if isinstance(error, RunnerFailed):
-                raise ModelFailed(str(error), detail=error.detail, hint=error.hint)
-            raise error
         return message
 
 

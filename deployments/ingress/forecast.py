@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +16,7 @@ from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
 from deployments.messages import Call, Progress, Result
 from tollama.contract import ForecastRequest, ForecastResponse
-from tollama.errors import TollamaError
+from tollama.errors import DeadlineExceeded, TollamaError
 from tollama.forecasting import Outcome, Prepared
 
 
@@ -24,11 +26,11 @@ def routes(desk: Desk) -> APIRouter:
 
     async def prepared(request: Request) -> Prepared:
         found = await desk.prepare(await body.read(request, desk.settings.max_body))
-        desk.family(found.family).check(found.adapter)
+        desk.family(found.family).check(found.adapter, found.requires)
         return found
 
     async def forecast(request: Request, stream: bool) -> Response:
-        start = time.perf_counter()
+        start = Clock()
         ready = await prepared(request)
         if stream if ready.stream is None else ready.stream:
             lines = _lines(desk, ready, start, request)
@@ -55,7 +57,18 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def _call(ready: Prepared, request: Request) -> Call:
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When a request arrived: for what it took, and for when it must be answered."""
+
+    ticks: float = field(default_factory=time.perf_counter)
+    epoch: float = field(default_factory=time.time)
+
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.ticks) * 1e3
+
+
+def _call(ready: Prepared, request: Request, start: Clock) -> Call:
     return Call(
         ready.model,
         ready.digest,
@@ -64,13 +77,13 @@ def _call(ready: Prepared, request: Request) -> Call:
         ready.n_items,
         ready.task,
         ready.keep_alive,
-        time.time() + ready.timeout,
+        start.epoch + ready.timeout,
         faults.request_id(request),
     )
 
 
-def _outcome(ready: Prepared, result: Result | None, start: float) -> Outcome:
-    total = (time.perf_counter() - start) * 1e3
+def _outcome(ready: Prepared, result: Result | None, start: Clock) -> Outcome:
+    total = start.elapsed_ms()
     if result is None:  # every series failed its own checks, there was nothing to ask
         return Outcome((), "none", 0.0, 0.0, 0.0, total, 0, 0.0)
     # What is neither the load nor the computing was spent on the way and in queues, a cold start included.
@@ -87,24 +100,32 @@ def _outcome(ready: Prepared, result: Result | None, start: float) -> Outcome:
     )
 
 
-async def _ask(desk: Desk, ready: Prepared, start: float, request: Request) -> bytes:
+async def _ask(desk: Desk, ready: Prepared, start: Clock, request: Request) -> bytes:
     result = None
     if ready.n_items:
-        result = await desk.family(ready.family).forecast(_call(ready, request), request.is_disconnected)
-    return await desk.answer(ready, _outcome(ready, result, start))
+        result = await desk.family(ready.family).forecast(_call(ready, request, start), request.is_disconnected)
+    return await _written(desk, ready, _outcome(ready, result, start), start)
 
 
-async def _lines(desk: Desk, ready: Prepared, start: float, request: Request) -> AsyncIterator[bytes]:
+async def _written(desk: Desk, ready: Prepared, outcome: Outcome, start: Clock) -> bytes:
+    """The answer's body, by the deadline: a large one may have to wait for others of its kind."""
+    try:
+        return await asyncio.wait_for(desk.answer(ready, outcome), start.epoch + ready.timeout - time.time())
+    except TimeoutError:
+        raise DeadlineExceeded("The request's timeout ran out while its answer was written.") from None
+
+
+async def _lines(desk: Desk, ready: Prepared, start: Clock, request: Request) -> AsyncIterator[bytes]:
     yield _line({"status": "queued"})
     try:
         result = None
         if ready.n_items:
-            async for message in desk.family(ready.family).stream(_call(ready, request)):
+            async for message in desk.family(ready.family).stream(_call(ready, request, start)):
                 if isinstance(message, Progress):
                     yield _line(_progress(message))
                 else:
                     result = message
-        answer = await desk.answer(ready, _outcome(ready, result, start))
+        answer = await _written(desk, ready, _outcome(ready, result, start), start)
         yield b'{"done":true,"response":' + answer + b"}\n"
     except TollamaError as error:
         yield _line(faults.body(error, request))

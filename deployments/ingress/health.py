@@ -47,7 +47,9 @@ def routes(desk: Desk) -> APIRouter:
 async def _family(desk: Desk, client: FamilyClient) -> str:
     state = desk.runtimes.state(client.spec)
     if not state.ready:
-        return f"unavailable: {state.reason}; {state.repair}"
+        return f"unavailable: {state.reason.rstrip('.')}; {state.repair}"
     if await client.ask("ps"):
         return "ready"
+    if client.reason is not None:
+        return f"unavailable: {client.reason}"
     return "starting" if client.waiting else "idle"

@@ -28,12 +28,15 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """Every known model and every installed one."""
+        """Every known model, every installed one, and those whose manifest cannot be read."""
         states = {held["name"]: held["state"] for held in await resident(desk)}
-        return {
+        listed: dict[str, Any] = {
             "available": [view(desk, model, states) for model in desk.catalog.available()],
             "installed": [view(desk, model, states) for model in desk.catalog.installed()],
         }
+        if broken := desk.catalog.broken():
+            listed["broken"] = [{"name": name, "reason": reason} for name, reason in broken.items()]
+        return listed
 
     @docs.post(router, "/v1/models/pull", body=PullRequest)
     async def pull(request: Request) -> Response:
@@ -98,7 +101,7 @@ def view(desk: Desk, model: Model, states: dict[str, str]) -> dict[str, Any]:
 async def removed(desk: Desk, name: str) -> str:
     """Unload and delete; the model's canonical name. 404 for what is unknown or not installed."""
     model = desk.catalog.find(name)
-    if model.manifest is None:
+    if model.manifest is None and model.name not in desk.catalog.broken():
         if model.embedded:
             raise ModelNotInstalled(
                 f"The model {model.name!r} is part of tollama and has no files to remove.",
@@ -121,6 +124,7 @@ async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
         )
     entry = find(canonical_name(asked.name or ""))
     gate(entry, asked, desk.catalog.home)
+    desk.family(entry.family).require(entry.adapter)  # not a byte for what cannot run here
     statuses = pull_in_child(entry, asked, desk.settings)
     try:
         first = await anext(statuses)

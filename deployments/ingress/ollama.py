@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,8 @@ from tollama.version import __version__
 
 FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """What ``expires_at`` says of a model that is kept for ever."""
+MOST_LEFT_S = 1000 * 365 * 86400.0
+"""Seconds that are as good as for ever."""
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -34,7 +35,7 @@ def routes(desk: Desk) -> APIRouter:
         """The server's version."""
         return {"version": __version__}
 
-    @router.get("/api/tags")
+    @router.api_route("/api/tags", methods=["GET", "HEAD"])
     async def tags() -> dict[str, Any]:
         """The installed models."""
         return {"models": [_tag(model) for model in desk.catalog.installed()]}
@@ -80,9 +81,9 @@ def _tag(model: Model) -> dict[str, Any]:
 
 def _running(desk: Desk, held: dict[str, Any]) -> dict[str, Any]:
     model = desk.catalog.find(held["name"])
-    expires = FOREVER
-    if math.isfinite(held["expires"]):
-        expires = datetime.fromtimestamp(0, UTC) + timedelta(seconds=max(0.0, held["expires"]))
+    now = datetime.now(UTC)
+    left = held["expires"] - now.timestamp()
+    expires = FOREVER if left > MOST_LEFT_S else now + timedelta(seconds=max(0.0, left))
     size = int(held["memory_mb"] * 1e6) or (model.manifest.size_bytes if model.manifest is not None else 0)
     return {
         "name": model.name,
@@ -97,4 +98,5 @@ def _running(desk: Desk, held: dict[str, Any]) -> dict[str, Any]:
         "device": held["device"],
         "replica": held["replica"],
         "state": held["state"],
+        "in_use": held["in_use"],
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -16,12 +18,15 @@ from tollama.forecasting import Outcome, Prepared
 from tollama.settings import Settings
 from tollama.store import Home
 
+PR_SET_PDEATHSIG = 1
+
 _catalog: Catalog
 _settings: Settings
 
 
 def _initialise(settings: Settings) -> None:
     global _catalog, _settings
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # not to outlive an ingress that is killed
     _settings = settings
     _catalog = Catalog(Home(settings.home))
 

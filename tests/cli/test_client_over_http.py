@@ -33,7 +33,6 @@ def test_reading_methods(client: Client) -> None:
     assert client.capabilities("naive").max_horizon == 1024
     assert client.tags()[0]["digest"] == DIGEST
     assert client.ps()[0]["context_length"] == 2048
-    assert client.show("naive")["license"] == "text"
 
 
 def test_forecast_takes_a_mapping_and_sends_nan_as_missing(client: Client, fake: Fake) -> None:

@@ -217,3 +217,20 @@ def test_a_pull_accepts_a_licence_once(api: httpx.Client, hub: LoopbackHub, serv
 def test_a_broken_pull(api: httpx.Client, path: str, body: dict[str, object]) -> None:
     found = refused(api.post(path, json=body), 400, "INVALID_REQUEST")
     assert all(set(fault) == {"loc", "msg", "type"} for fault in found["detail"])
+
+
+def test_a_broken_manifest_is_reported_harms_nothing_and_can_be_removed(server: Server, api: httpx.Client) -> None:
+    folder = server.home / "models/chronos-bolt-base"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    (broken,) = api.get("/v1/models").json()["broken"]
+    assert broken["name"] == "chronos-bolt-base"
+    assert "malformed" in broken["reason"]
+    assert api.post("/v1/forecast", json=request()).status_code == 200
+    assert api.delete("/v1/models/chronos-bolt-base").status_code == 200
+    assert not folder.exists()
+    assert "broken" not in api.get("/v1/models").json()
+
+
+def test_tags_take_head(api: httpx.Client) -> None:
+    assert api.head("/api/tags").status_code == 200

@@ -17,9 +17,9 @@ BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
 
 def commands(program: str) -> list[str]:
     """The README's commands of one program, comments left out, in order."""
-    text = "\n".join(BLOCKS)
+    text = re.sub(r" +# .*", "", "\n".join(BLOCKS))
     found = re.findall(rf"^{program} (?:[^\n']|'[^']*')*", text, re.MULTILINE)
-    return [command.partition("  #")[0].strip() for command in found]
+    return [command.strip() for command in found]
 
 
 def shell(command: str, server: Server, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -47,11 +47,13 @@ def test_the_tollama_commands_work_in_order(server: Server, checkpoint: Path, tm
     (tmp_path / "examples").symlink_to(CHECKOUT / "examples")
     asked = commands("tollama")
     assert len(asked) >= 4
-    for command in asked:
-        done = shell(command, server, tmp_path)
-        assert done.returncode == 0, (command, done.stderr)
-        assert done.stdout, command
-    shell("tollama rm chronos-bolt-small", server, tmp_path)
+    try:
+        for command in asked:
+            done = shell(command, server, tmp_path)
+            assert done.returncode == 0, (command, done.stderr)
+            assert done.stdout or command.startswith("tollama pull"), command
+    finally:
+        shell("tollama rm chronos-bolt-small", server, tmp_path)
 
 
 def test_the_demo_draws_three_series(server: Server, tmp_path: Path) -> None:

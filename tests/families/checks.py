@@ -41,10 +41,12 @@ def make(target: str) -> Adapter:
     return adapter
 
 
-def one(target: str, ref: ModelRef, item: Item, task: Task, dtype: str = "float32") -> ItemForecast | ItemFailure:
+def one(
+    target: str, ref: ModelRef, item: Item, task: Task, dtype: str = "float32", threads: int = 1
+) -> ItemForecast | ItemFailure:
     """One forecast of a freshly loaded model."""
     adapter = make(target)
-    return adapter.forecast(adapter.load(ref, Placement(dtype=dtype)), [item], task)[0]
+    return adapter.forecast(adapter.load(ref, Placement(dtype=dtype, threads=threads)), [item], task)[0]
 
 
 def statsforecast(model: str, season: int, series: Any, horizon: int, spans: list[float]) -> dict[str, Any]:

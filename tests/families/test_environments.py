@@ -40,7 +40,7 @@ def runtimes() -> Runtimes:
     return Runtimes(Path(os.environ.get("TOLLAMA_RUNTIMES_DIR") or CHECKOUT / ".runtimes"))
 
 
-@pytest.fixture(scope="session", params=["baseline", "torch"])
+@pytest.fixture(scope="session", params=["baseline", "torch", "timesfm"])
 def family(request: pytest.FixtureRequest, runtimes: Runtimes) -> FamilySpec:
     spec = families()[request.param]
     runtimes.install(spec)

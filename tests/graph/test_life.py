@@ -63,10 +63,7 @@ def test_a_killed_replica_fails_its_own_request_only_and_is_replaced(server: Ser
     answers: list[httpx.Response] = []
     slow = threading.Thread(target=lambda: answers.append(server.forecast(options={"delay_s": 30.0})))
     slow.start()
-    wait_for(lambda: any(model["name"] == "mock" for model in server.ps()), 10)
-    in_use = threading.Event()
-    threading.Timer(1.0, in_use.set).start()
-    in_use.wait()
+    wait_for(lambda: any(model["in_use"] for model in server.ps() if model["name"] == "mock"), 10)
     os.kill(pid, signal.SIGKILL)
     slow.join(60)
     assert answers[0].status_code == 502

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,71 @@ def wheel_tollama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv/bin/tollama"
 
 
+EXAMPLE = {
+    "pyproject.toml": """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "tollama-example"
+version = "1"
+[project.entry-points."tollama.families"]
+example = "tollama_example:family"
+""",
+    "tollama_example/registry.yaml": """
+models:
+- name: example-last
+  family: example
+  adapter: last-value
+  source: {type: embedded}
+  license: {id: apache-2.0, needs_acceptance: false, verified: true, notice: Apache License 2.0., url: "https://www.apache.org/licenses/LICENSE-2.0"}
+  capabilities: {max_context: 100, max_horizon: 10, missing_values: true, quantiles: {method: analytic}}
+  details: {format: builtin, parameter_size: "0", quantization_level: none}
+  description: The last value again.
+""",
+    "tollama_example/adapter.py": """
+import importlib.util, sys
+import numpy as np
+from tollama.seam import ItemForecast
+
+class LastValue:
+    chunk = 100
+    def hello(self): return {"numpy": np.__version__}
+    def ping(self): pass
+    def capabilities(self, model, declared): return declared
+    def load(self, ref, placement): return sys.prefix
+    def unload(self, model): pass
+    def forecast(self, model, items, task):
+        assert importlib.util.find_spec("huggingface_hub") is None, "this is not the server's environment"
+        last = [item.target[~np.isnan(item.target)][-1] for item in items]
+        flat = lambda value, rows: np.full((rows, task.horizon), value)
+        return [ItemForecast(flat(v, 1)[0], flat(v, len(task.quantiles))) for v in last]
+""",
+    "tollama_example/__init__.py": """
+from pathlib import Path
+from tollama.families import FamilySpec
+
+def family():
+    here = Path(__file__).parent
+    return FamilySpec("example", {"last-value": "tollama_example.adapter:LastValue"},
+                      lock=here / "requirements.txt", probe=("ray.serve", "numpy"), registry=here / "registry.yaml")
+""",
+}
+"""A stranger's family: one package, none of our files touched."""
+
+
+@pytest.fixture(scope="module")
+def example(wheel_tollama: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The stranger's package, installed beside the server."""
+    folder = tmp_path_factory.mktemp("example")
+    for name, text in EXAMPLE.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    lock = (CHECKOUT / "runtime_envs/baseline.txt").read_text()
+    (folder / "tollama_example/requirements.txt").write_text(lock)
+    uv("pip", "install", "--quiet", "--python", str(wheel_tollama.parent.parent), "--no-deps", str(folder))
+
+
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ``python`` and packages that fail loudly when they are used."""
@@ -55,7 +121,7 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def second(
-    server: Server, wheel_tollama: Path, strange: Path, tmp_path_factory: pytest.TempPathFactory
+    server: Server, wheel_tollama: Path, example: None, strange: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A second server beside the session's: from the wheel, with decoys in front, without the family torch."""
     home = tmp_path_factory.mktemp("second")
@@ -66,7 +132,7 @@ def second(
         [str(wheel_tollama), "serve"],
         TOLLAMA_RUNTIMES_DIR=str(runtimes),
         PATH=f"{strange}:{os.environ['PATH']}",
-        PYTHONPATH="",
+        TOLLAMA_FAMILY_LINGER="2",
     )
     other.environment["PYTHONPATH"] = str(tmp_path_factory.mktemp("elsewhere"))
     other.cwd = strange
@@ -81,6 +147,41 @@ def test_two_servers_live_side_by_side(server: Server, second: Server) -> None:
     assert first.json()["forecasts"] == other.json()["forecasts"]
     assert {model["name"] for model in second.ps()} == {"seasonal-naive"}
     assert second.processes("ServeReplica:tollama:baseline")
+
+
+def test_a_strangers_family_is_served_from_its_own_environment(second: Server) -> None:
+    missing = second.forecast(model="example-last")
+    assert (missing.status_code, missing.json()["code"]) == (503, "RUNNER_UNAVAILABLE")
+    assert "tollama runtime install example" in missing.json()["hint"]
+    done = subprocess.run(
+        [*second.command[:1], "runtime", "install", "example"], env=second.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answer = second.forecast(model="example-last")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["forecasts"][0]["mean"] == [33.0, 33.0, 33.0]
+    assert answer.json()["usage"]["runner"] == "example"
+    second.forecast(model="example-last", keep_alive=0)
+
+
+def test_a_family_that_cannot_start_is_503_with_the_repair_and_recovers(second: Server) -> None:
+    wait_for(lambda: not second.processes("ServeReplica:tollama:example"), 90, "the end of the family's process")
+    for package in (second.runtimes / "example/current").resolve().glob("lib/python3*/site-packages/numpy"):
+        shutil.rmtree(package)
+    broken = second.forecast(model="example-last", timeout=100)
+    assert (broken.status_code, broken.json()["code"]) == (503, "RUNNER_UNAVAILABLE"), broken.text
+    assert "tollama runtime repair example" in broken.json()["hint"]
+    assert second.get("/health/ready").json()["checks"]["families"]["example"].startswith("unavailable")
+    assert second.forecast(model="seasonal-naive").status_code == 200
+    done = subprocess.run(
+        [*second.command[:1], "runtime", "repair", "example"], env=second.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+    def mended() -> bool:
+        return second.forecast(model="example-last", timeout=60).status_code == 200
+
+    wait_for(mended, 120, "the family's recovery")
 
 
 def test_replicas_are_named_as_their_families_in_the_dashboard(second: Server) -> None:
@@ -118,10 +219,7 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(second: Server) ->
     answers: list[httpx.Response] = []
     slow = threading.Thread(target=lambda: answers.append(second.forecast(options={"delay_s": 3.0})))
     slow.start()
-    wait_for(lambda: any(model["name"] == "mock" for model in second.ps()))
-    asked = threading.Event()
-    threading.Timer(0.5, asked.set).start()
-    asked.wait()
+    wait_for(lambda: any(model["in_use"] for model in second.ps() if model["name"] == "mock"))
     assert second.stop(signal.SIGTERM) == 0
     slow.join(30)
     assert answers[0].status_code == 200, answers[0].text
@@ -133,6 +231,9 @@ def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(second: Server) ->
 
 def test_plain_serve_run_gives_the_same_graph(server: Server, tmp_path: Path) -> None:
     plain = Server(tmp_path / "home", TOLLAMA_FAMILY_LINGER="2")
+    del plain.environment["TOLLAMA_RUNTIMES_DIR"]
+    plain.home.mkdir()
+    (plain.home / "runtimes").symlink_to(RUNTIMES)
     settings = load({"TOLLAMA_HOME": str(plain.home)}, port=plain.port, proxy_port=plain.proxy_port)
     config = tmp_path / "serve_config.yaml"
     config.write_text(render(CHECKOUT / "serve_config.yaml", settings))

@@ -112,7 +112,23 @@ def test_at_most_cap_series_travel_together_but_a_larger_request_goes_whole() ->
     run(check)
 
 
-@pytest.mark.parametrize("error", [ModelFailed("the model refused"), RunnerFailed("the process died")])
+@pytest.mark.parametrize("asked", [True, False])
+def test_requests_whose_series_inform_each_other_travel_alone(asked: bool) -> None:
+    async def check(family: Family) -> None:
+        first = []
+        for _ in range(WINDOW):
+            first += family.ask(call("first", cross_learning=asked))
+            await settle()
+        tasks = family.ask(*(call(name, cross_learning=asked) for name in "abc"))
+        family.open.set()
+        await asyncio.gather(*first, *tasks)
+        assert family.calls[:WINDOW] == [["first"]] * WINDOW
+        assert sorted(family.calls[WINDOW:]) == ([["a"], ["b"], ["c"]] if asked else [["a", "b", "c"]])
+
+    run(check)
+
+
+@pytest.mark.parametrize("error", [ModelFailed(RunnerFailed("the model refused")), RunnerFailed("the process died")])
 def test_a_model_that_refuses_is_asked_one_by_one_a_dead_process_is_not(error: Exception) -> None:
     async def check(family: Family) -> None:
         family.poison = error
@@ -122,13 +138,13 @@ def test_a_model_that_refuses_is_asked_one_by_one_a_dead_process_is_not(error: E
         family.open.set()
         await asyncio.gather(*first)
         good, poison, fine = await asyncio.gather(*tasks, return_exceptions=True)
-        assert poison is error
         if isinstance(error, ModelFailed):
+            assert poison is error.error
             assert isinstance(good, Result)
             assert isinstance(fine, Result)
             assert family.calls[WINDOW:] == [["good", "poison", "fine"], ["good"], ["poison"], ["fine"]]
         else:
-            assert good is fine is error
+            assert good is poison is fine is error
 
     run(check)
 

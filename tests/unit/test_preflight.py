@@ -186,6 +186,18 @@ def test_history_cut_as_asked_is_no_warning() -> None:
     assert warnings == ()
 
 
+def test_conformal_quantiles_keep_the_history_that_their_errors_are_from() -> None:
+    can = CAN.model_copy(update={"quantiles": Quantiles(method="conformal"), "missing_values": True})
+    asked = Plan({}, (0.1, 0.9), 8, ())
+    long = item(list(range(10)))
+    kept, (warning,) = fit(long, asked, can)
+    assert kept.target.size == 10
+    assert "newest 8 of 10 steps, the model's limit, but for the errors" in warning
+    assert fit(long, plan(), can)[0].target.size == 8
+    with pytest.raises(InvalidSeries, match="no value in its last 8 steps"):
+        fit(item([1.0, 2.0, *[NAN] * 8]), asked, can)
+
+
 def test_missing_values_are_filled_unless_the_model_takes_them() -> None:
     gappy = item([NAN, 1.0, NAN, NAN, 4.0, NAN])
     filled, (warning,) = fit(gappy, plan(), CAN)

@@ -27,6 +27,7 @@ ADAPTERS = {
 }
 SAMPLING = {"chronos-t5", "moirai", "moirai-moe"}
 FIXED_CONTEXT = {"granite-ttm"}
+SEASONAL = {"statsforecast", "flowstate"}
 
 NAMES = {
     "mock", "seasonal-naive", "auto-theta", "auto-ets",
@@ -143,7 +144,7 @@ def test_options(entry: Entry) -> None:
         assert (context.type, context.minimum, context.maximum) == ("int", can.min_context, can.max_context)
     assert ("num_samples" in can.options) == (entry.adapter in SAMPLING)
     assert ("cross_learning" in can.options) == (entry.adapter == "chronos-2")
-    assert ("season_length" in can.options) == (entry.adapter == "statsforecast")
+    assert ("season_length" in can.options) == (entry.adapter in SEASONAL)
     assert all(option.help.endswith(".") for option in can.options.values())
 
 

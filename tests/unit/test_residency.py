@@ -29,6 +29,7 @@ class World:
         self.unloads: list[str] = []
         self.gate: asyncio.Event | None = None
         self.fail = False
+        self.slow_unload: asyncio.Event | None = None
         self.residency = Residency(self.load, self.unload, lambda: self.now, max_models)
 
     async def load(self, resident: Resident) -> Any:
@@ -42,6 +43,8 @@ class World:
     async def unload(self, resident: Resident) -> None:
         assert not resident.users, "a model in use was unloaded"
         self.unloads.append(resident.ref.name)
+        if self.slow_unload is not None:
+            await self.slow_unload.wait()
 
     async def use(self, name: str, keep_alive: float = 60.0, digest: str = "1") -> Any:
         async with self.residency.use(ref(name, digest), keep_alive) as resident:
@@ -190,5 +193,73 @@ def test_drop_waits_for_the_model_in_use() -> None:
             assert world.held == {"a"}
         assert world.held == set()
         assert await world.residency.drop("a") == 0
+
+    run(check)
+
+
+def test_a_model_that_is_claimed_while_another_is_unloaded_stays() -> None:
+    async def check(world: World) -> None:
+        await world.use("a", 10)
+        await world.use("b", 10)
+        world.now += 20
+        world.slow_unload = asyncio.Event()
+        expiring = asyncio.ensure_future(world.residency.expire())
+        await settle()
+        assert world.unloads == ["a"]
+        async with world.residency.use(ref("b"), 10):
+            world.slow_unload.set()
+            await expiring
+            assert world.held == {"b"}
+        assert world.unloads == ["a"]
+
+    run(check)
+
+
+def test_a_failed_load_leaves_its_successor_in_the_books() -> None:
+    async def check(world: World) -> None:
+        world.fail, world.gate = True, asyncio.Event()
+        failing = asyncio.ensure_future(world.use("a"))
+        await settle()
+        world.gate.set()
+        world.residency.load = world.load
+        later = asyncio.ensure_future(world.use("a"))
+        await settle()
+        world.fail = False
+        results = await asyncio.gather(failing, later, return_exceptions=True)
+        assert isinstance(results[0], RuntimeError)
+        model = await world.use("a")
+        assert world.residency.residents["a", "1"].model is model
+
+    run(check)
+
+
+def test_who_gives_up_does_not_stop_an_unload() -> None:
+    async def check(world: World) -> None:
+        world.slow_unload = asyncio.Event()
+        leaving = asyncio.ensure_future(world.use("a", 0))
+        await settle()
+        assert world.unloads == ["a"]
+        leaving.cancel()
+        await settle()
+        world.slow_unload.set()
+        await settle()
+        assert world.held == set()
+
+    run(check)
+
+
+def test_a_load_may_take_as_long_as_the_most_patient_caller_waits() -> None:
+    async def check(world: World) -> None:
+        world.gate = asyncio.Event()
+
+        async def wait(deadline: float) -> None:
+            async with world.residency.use(ref("a"), 10, deadline):
+                pass
+
+        both = [asyncio.ensure_future(wait(deadline)) for deadline in (1300.0, 1100.0)]
+        await settle()
+        assert world.residency.residents["a", "1"].deadline == 1300.0
+        world.gate.set()
+        await asyncio.gather(*both)
 
     run(check)

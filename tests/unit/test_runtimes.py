@@ -251,7 +251,7 @@ def test_foreign_environments_are_not_handed_on(monkeypatch: pytest.MonkeyPatch)
     assert environment["UV_TORCH_BACKEND"] == "cpu"
 
 
-@pytest.mark.parametrize("name", ["baseline", "torch"])
+@pytest.mark.parametrize("name", ["baseline", "torch", "timesfm"])
 def test_locks_are_exact_and_name_no_host(name: str) -> None:
     lock = families()[name].lock
     assert lock is not None
@@ -261,3 +261,17 @@ def test_locks_are_exact_and_name_no_host(name: str) -> None:
     assert f"ray=={version('ray')}" in pins
     assert not {pin for pin in pins if pin.startswith(("torch==", "nvidia-", "triton=="))}
     assert "://" not in lock.read_text()
+
+
+def test_what_a_model_needs_is_looked_up_in_what_was_recorded(tmp_path: Path) -> None:
+    lock = tmp_path / "lock.txt"
+    lock.write_text("six==1.17.0\n")
+    spec = FamilySpec("tiny", {}, lock=lock)
+    runtimes = Runtimes(tmp_path / "runtimes")
+    folder = runtimes.folder(spec)
+    assert runtimes.lacks(spec, {"six": ">=1"}) is None, "what is not installed is told by its state"
+    folder.mkdir(parents=True)
+    (folder / "installed.json").write_text('{"libraries": {"six": "1.17.0"}}')
+    assert runtimes.lacks(spec, {"six": ">=1.16,<2"}) is None
+    assert runtimes.lacks(spec, {"six": ">=2"}) == "six >=2 (it has 1.17.0)"
+    assert runtimes.lacks(spec, {"nine": ">=2"}) == "nine >=2 (it has none)"
