@@ -95,7 +95,10 @@ def _size(count: int, **changes: Any) -> int:
 
 
 def _load(base: str, count: int, **changes: Any) -> float:
-    return asyncio.run(wire.at_once(base, [_request(changes)] * count))
+    requests = [_request(changes)] * count
+    if options := changes.get("options"):  # no two alike, or they would travel together and be done at once
+        requests = [_request({**changes, "options": {**options, "seed": number}}) for number in range(count)]
+    return asyncio.run(wire.at_once(base, requests))
 
 
 if __name__ == "__main__":
