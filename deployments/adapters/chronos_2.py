@@ -5,15 +5,14 @@ Quantiles that cross are put in order, which the library does not do; otherwise 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch
+from deployments.adapters import _chronos, _torch
+from deployments.adapters._chronos import Loaded
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.rescale import Rescaling, rescaling
@@ -29,64 +28,31 @@ WARM_UP = 512
 """Steps of the first call."""
 
 
-@dataclass(slots=True)
-class Loaded:
-    """A loaded model; ``pipeline`` is a ``Chronos2Pipeline``, None once unloaded."""
-
-    pipeline: Any
-    device: str
-
-    @property
-    def native(self) -> tuple[float, ...]:
-        """The levels that the model gives."""
-        return tuple(self.pipeline.quantiles)
-
-
 class Chronos2:
     """Adapter ``chronos-2``."""
 
     chunk = 100  # as many series inform each other in ``cross_learning``: what the library advises
 
     def hello(self) -> Mapping[str, str]:
-        return _torch.versions("chronos-forecasting", "transformers")
+        return _chronos.versions()
 
     def ping(self) -> None:
         _torch.ping()
 
     def capabilities(self, model: Loaded, declared: Capabilities) -> Capabilities:
-        return declared.model_copy(
-            update={
-                "max_context": model.pipeline.model_context_length,
-                "native_horizon": model.pipeline.model_prediction_length,
-                "quantiles": declared.quantiles.model_copy(update={"native": model.native}),
-            }
-        )
+        return _chronos.capabilities(model, declared)
 
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises ValueError for a snapshot that is no Chronos-2 model or lacks some of its weights."""
-        torch = _torch.start(placement)
-        from chronos.base import BaseChronosPipeline
-        from chronos.chronos2 import Chronos2Pipeline
+        pipeline = _chronos.load(ref, placement, "Chronos2Pipeline")
+        import torch
 
-        _torch.quiet_transformers()
-        # That long horizons are rolled out is told before the run.
-        warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
-        pipeline = BaseChronosPipeline.from_pretrained(
-            ref.snapshot,
-            device_map=placement.device,
-            torch_dtype=placement.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-        )
-        if not isinstance(pipeline, Chronos2Pipeline):
-            raise ValueError("not a Chronos-2 model")
         _torch.require_weights(pipeline.model, ref.snapshot)
         pipeline.predict([torch.zeros(WARM_UP)], prediction_length=1)
         return Loaded(pipeline, placement.device)
 
     def unload(self, model: Loaded) -> None:
-        model.pipeline = None
-        _torch.release(model.device)
+        _chronos.unload(model)
 
     def forecast(self, model: Loaded, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         import torch

@@ -5,15 +5,14 @@ Quantiles that cross are put in order, which the library does not do; otherwise 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch
+from deployments.adapters import _chronos, _torch
+from deployments.adapters._chronos import Loaded
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.rescale import rescaling
@@ -24,66 +23,33 @@ ROWS = 256
 TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-@dataclass(slots=True)
-class Bolt:
-    """A loaded model; ``pipeline`` is a ``ChronosBoltPipeline``, None once unloaded."""
-
-    pipeline: Any
-    device: str
-
-    @property
-    def native(self) -> tuple[float, ...]:
-        """The levels that the model gives."""
-        return tuple(self.pipeline.quantiles)
-
-
 class ChronosBolt:
     """Adapter ``chronos-bolt``."""
 
     chunk = 256
 
     def hello(self) -> Mapping[str, str]:
-        return _torch.versions("chronos-forecasting", "transformers")
+        return _chronos.versions()
 
     def ping(self) -> None:
         _torch.ping()
 
-    def capabilities(self, model: Bolt, declared: Capabilities) -> Capabilities:
-        return declared.model_copy(
-            update={
-                "max_context": model.pipeline.model_context_length,
-                "native_horizon": model.pipeline.model_prediction_length,
-                "quantiles": declared.quantiles.model_copy(update={"native": model.native}),
-            }
-        )
+    def capabilities(self, model: Loaded, declared: Capabilities) -> Capabilities:
+        return _chronos.capabilities(model, declared)
 
-    def load(self, ref: ModelRef, placement: Placement) -> Bolt:
-        """Raises ValueError for a snapshot that is no Chronos-Bolt model or lacks some of its weights."""
-        torch = _torch.start(placement)
-        from chronos.base import BaseChronosPipeline
-        from chronos.chronos_bolt import ChronosBoltPipeline
+    def load(self, ref: ModelRef, placement: Placement) -> Loaded:
+        """Raises ValueError for a snapshot that is no Chronos-Loaded model or lacks some of its weights."""
+        pipeline = _chronos.load(ref, placement, "ChronosBoltPipeline")
+        import torch
 
-        _torch.quiet_transformers()
-        # That long horizons are rolled out is told before the run.
-        warnings.filterwarnings("ignore", message="We recommend keeping prediction length")
-        pipeline = BaseChronosPipeline.from_pretrained(
-            ref.snapshot,
-            device_map=placement.device,
-            torch_dtype=placement.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-        )
-        if not isinstance(pipeline, ChronosBoltPipeline):
-            raise ValueError("not a Chronos-Bolt model")
         _torch.require_weights(pipeline.model, ref.snapshot, shared=("shared.weight", "embed_tokens.weight"))
         pipeline.predict(torch.zeros(1, pipeline.model_context_length), prediction_length=1)
-        return Bolt(pipeline, placement.device)
+        return Loaded(pipeline, placement.device)
 
-    def unload(self, model: Bolt) -> None:
-        model.pipeline = None
-        _torch.release(model.device)
+    def unload(self, model: Loaded) -> None:
+        _chronos.unload(model)
 
-    def forecast(self, model: Bolt, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
+    def forecast(self, model: Loaded, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         rolls_out = task.horizon > model.pipeline.model_prediction_length
         rows = ROWS // len(model.native) if rolls_out else ROWS
         answers: list[ItemForecast | ItemFailure] = []
@@ -92,7 +58,7 @@ class ChronosBolt:
         return answers
 
 
-def _forecast(model: Bolt, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
+def _forecast(model: Loaded, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
     import torch
 
     scales = [rescaling(item.target) for item in items]

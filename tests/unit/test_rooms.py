@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -23,6 +24,10 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module
 
 
+def from_adapters(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and node.module == "deployments.adapters"
+
+
 def packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
@@ -35,7 +40,10 @@ def test_a_module_keeps_to_its_room(path: Path) -> None:
         assert not found & {"ray", "fastapi", "deployments", *LIBRARIES}
     elif room[1] == "adapters":
         others = {name for name in imports(path) if name.startswith(("deployments", "ray", "fastapi"))}
-        assert others <= {"deployments.adapters"}, "of deployments, only what all on torch share"
+        others = {name for name in others if not name.startswith("deployments.adapters._")}
+        assert others <= {"deployments.adapters"}, "of deployments, only what adapters share"
+        shared = {node.names[0].name for node in ast.walk(ast.parse(path.read_text())) if from_adapters(node)}
+        assert all(name.startswith("_") for name in shared), "an adapter imports no other adapter"
     else:
         assert not found & LIBRARIES
         assert not any(name.startswith("deployments.adapters") for name in imports(path))
