@@ -1,8 +1,8 @@
 """The seam between the graph and a model kind: six verbs, a few frozen dataclasses, a version.
 
-An adapter is any class of no arguments with these six methods; it is found by the import string in its family's
-:class:`tollama.families.FamilySpec`. It runs inside its family's own environment, which has numpy and pydantic but
-not tollama's other dependencies; it may import ``tollama`` modules that need no more than that.
+An adapter is any class of no arguments with a ``chunk`` and these six methods; it is found by the import string in
+its family's :class:`tollama.families.FamilySpec`. It runs inside its family's own environment, which has numpy and
+pydantic but not tollama's other dependencies; it may import ``tollama`` modules that need no more than that.
 
 The graph promises: verbs of one adapter are called from one worker thread at a time; every item is regular, finite
 or NaN, and within the model's declared limits; an exception fails the whole batch with 502, an
@@ -87,7 +87,7 @@ class ItemFailure:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first answer of a replica: who it is. A mismatch with what the ingress expects stops routing to it."""
+    """Who a replica is. Each answer carries its tollama and seam versions; others than the ingress's are refused."""
 
     family: str
     tollama: str

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     runtimes_dir: Path | None = Field(None, description="Folder of the families' environments; default home/runtimes.")
     keep_runtimes: int = Field(2, ge=1, description="Environments kept per family, the current one included.")
     keep_alive: str | float = Field("5m", description="How long an idle model stays loaded: seconds or 300ms, 10m, 1d.")
-    family_linger: float = Field(60.0, ge=0, description="Seconds that a family's empty process stays (0 with a GPU).")
+    family_linger: float = Field(60.0, ge=0, description="Seconds that a family's empty process stays.")
     max_loaded_models: int = Field(3, ge=1, description="Models loaded per replica; the least recently used gives way.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds for a request that names no timeout.")
     max_body_mb: float = Field(128.0, gt=0, description="Largest decoded request body in MB (10^6 bytes).")

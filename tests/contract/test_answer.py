@@ -72,7 +72,7 @@ def test_the_same_request_gives_the_same_answer(ask: Ask) -> None:
 
 def test_a_big_panel_equals_its_series_one_by_one(ask: Ask) -> None:
     many = [{**series(f"s{i}"), "target": [float(i + (7 * step) % 13) for step in range(120)]} for i in range(2000)]
-    found = ask(series=many).json()  # over 1 MB: prepared and answered in the second process
+    found = ask(series=many).json()  # large: prepared and answered in the second process
     assert found["usage"]["series_count"] == 2000
     assert found["warnings"] == []
     assert [one["id"] for one in found["forecasts"]] == [one["id"] for one in many]
