@@ -21,8 +21,8 @@ def values(count: int = LENGTH, seed: int = 0) -> list[float]:
     return [round(100 + 0.1 * step + 10 * ((step + seed) % 7) + (step * 7919 + seed) % 13, 2) for step in range(count)]
 
 
-def forecast(model: str = "mock", series: int = 1, **changes: Any) -> bytes:
-    """A forecast request: ``series`` daily series of 200 points with timestamps, horizon 24, default quantiles."""
-    stamps = days()
-    panel = [{"id": f"s{number}", "target": values(seed=number), "timestamps": stamps} for number in range(series)]
+def forecast(model: str = "mock", series: int = 1, length: int = LENGTH, **changes: Any) -> bytes:
+    """A forecast request: ``series`` daily series of ``length`` points with timestamps, horizon 24."""
+    stamps = days(length)
+    panel = [{"id": f"s{at}", "target": values(length, seed=at), "timestamps": stamps} for at in range(series)]
     return json.dumps({"model": model, "horizon": HORIZON, "series": panel, **changes}).encode()

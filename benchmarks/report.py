@@ -14,6 +14,7 @@ from pathlib import Path
 from tollama.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
+COLUMNS = ("measured", "value", "target", "")
 
 
 def arguments(name: str, about: str, *, url: bool = True) -> argparse.ArgumentParser:
@@ -33,9 +34,12 @@ def quantile(times: Sequence[float], level: float) -> float:
 
 
 class Report:
-    """Rows of one run. ``code`` is the exit status: 1 when a target was missed."""
+    """The tables of one run. ``code`` is the exit status: 1 when a target was missed.
 
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
+    ``columns`` are those of the first table; :meth:`row` fills the usual ones, :meth:`line` any.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace, columns: Sequence[str] = COLUMNS) -> None:
         self.name = name
         self.code = 0
         self._save = options.save
@@ -50,11 +54,28 @@ class Report:
             "",
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, tollama {__version__}, Python {platform.python_version()}, "
             f"{os.cpu_count()} cores, load before the run {load}.",
-            "",
-            "| measured | value | target | |",
-            "|---|---|---|---|",
         ]
         print("\n".join(self._lines), flush=True)
+        self.table(columns)
+
+    def table(self, columns: Sequence[str] = COLUMNS) -> None:
+        """Begin a table."""
+        self._add("")
+        self.line(*columns)
+        self._add("|---" * len(columns) + "|")
+
+    def line(self, *cells: str) -> None:
+        """One line of a table."""
+        self._add(f"| {' | '.join(cells)} |")
+
+    def say(self, sentence: str) -> None:
+        """A paragraph after a table."""
+        self._add(f"\n{sentence}")
+
+    def verdict(self, met: bool) -> str:
+        """What stands beside a target; one that is missed is the exit status."""
+        self.code |= not met
+        return "met" if met else "missed"
 
     def row(self, what: str, value: float, unit: str, *, most: float | None = None, least: float | None = None) -> None:
         """One figure, with its target if it has one."""
@@ -64,9 +85,8 @@ class Report:
             assert limit is not None
             met = value <= limit if most is not None else value >= limit
             target = f"{'≤' if most is not None else '≥'} {limit:g} {unit}".strip()
-            verdict = "met" if met else "missed"
-            self.code |= not met
-        self._add(f"| {what} | {value:.4g} {unit}".rstrip() + f" | {target} | {verdict} |")
+            verdict = self.verdict(met)
+        self.line(what, f"{value:.4g} {unit}".rstrip(), target, verdict)
 
     def end(self) -> int:
         """Save if asked to; the exit status."""

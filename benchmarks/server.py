@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ from pathlib import Path
 from benchmarks import wire
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+RUNTIMES = Path(os.environ.get("TOLLAMA_RUNTIMES_DIR") or CHECKOUT / ".runtimes").resolve()
 START_S = 120.0
+GONE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def tollama(url: str | None = None, **environment: str) -> Iterator[Server]:
             "TOLLAMA_HOME": folder,
             "TOLLAMA_PORT": str(port),
             "TOLLAMA_PROXY_PORT": str(proxy_port),
-            "TOLLAMA_RUNTIMES_DIR": os.environ.get("TOLLAMA_RUNTIMES_DIR", str(CHECKOUT / ".runtimes")),
+            "TOLLAMA_RUNTIMES_DIR": str(RUNTIMES),
             **environment,
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLAMA_", "RAY_", "HF_"))}
@@ -102,6 +105,29 @@ def processes(home: Path, title: str) -> list[Path]:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ") if entry.name.isdigit() else b""
             if title.encode() in line and sign in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(entry)
+    return found
+
+
+def wait_until_gone(served: Server, family: str) -> None:
+    """Until a family has no process. Raises RuntimeError after a minute."""
+    assert served.home is not None
+    end = time.monotonic() + GONE_S
+    while True:
+        held = processes(served.home, f"ServeReplica:tollama:{family}")
+        if not held and asyncio.run(_families(served.door))[family] == "idle":
+            return
+        if time.monotonic() > end:
+            raise RuntimeError(f"the process of {family} is still there after {GONE_S:g} s")
+        time.sleep(0.05)
+
+
+async def _families(base: str) -> dict[str, str]:
+    connection = await wire.connect(base)
+    try:
+        _, body = await connection.ask(wire.get("/health/ready"))
+    finally:
+        connection.close()
+    found: dict[str, str] = json.loads(body)["checks"]["families"]
     return found
 
 

@@ -17,7 +17,7 @@ from tollama import calendar, covariates, metrics, preflight
 from tollama.catalog import Catalog, Model
 from tollama.contract import ForecastRequest, MetricsRequest, SeriesInput, parse, quantile_key
 from tollama.durations import seconds
-from tollama.errors import ErrorRecord, InvalidSeries, RunnerFailed, TollamaError
+from tollama.errors import ErrorRecord, InvalidSeries, RequestError, RunnerFailed, TollamaError, http_table
 from tollama.seam import Item, ItemFailure, ItemForecast, Task
 from tollama.settings import Settings
 
@@ -173,7 +173,8 @@ class Outcome:
 
 
 def answer(prepared: Prepared, outcome: Outcome) -> bytes:
-    """The response's JSON. Raises :class:`RunnerFailed` naming the failed series, unless partial answers are allowed.
+    """The response's JSON. Unless partial answers are allowed, raises :class:`RunnerFailed` naming the failed series;
+    or, where every failure is the request's fault, the error that says so.
 
     The keys are those of :class:`tollama.contract.ForecastResponse`; building that object would copy every number.
     """
@@ -230,13 +231,15 @@ def answer(prepared: Prepared, outcome: Outcome) -> bytes:
     return to_json(body, inf_nan_mode="null")
 
 
-def _failure(failed: dict[str, ErrorRecord]) -> RunnerFailed:
+def _failure(failed: dict[str, ErrorRecord]) -> TollamaError:
     first = next(iter(failed.values()))
-    return RunnerFailed(
-        f"The model failed on {len(failed)} of the series: {first.error}",
-        detail=[{"id": name, "error": record.error} for name, record in failed.items()],
-        hint=first.hint or "Leave out the series in detail, or set response_options.partial.",
-    )
+    detail = [{"id": name, "error": record.error} for name, record in failed.items()]
+    hint = first.hint or "Leave out the series in detail, or set response_options.partial."
+    # Some models see only at their work that a series, or what is asked of it, cannot be: still the request's fault.
+    known, codes = http_table(), {record.code for record in failed.values()}
+    if all(issubclass(known.get(code, RunnerFailed), RequestError) for code in codes):
+        return known[first.code](first.error, detail=detail, hint=hint)
+    return RunnerFailed(f"The model failed on {len(failed)} of the series: {first.error}", detail=detail, hint=hint)
 
 
 def _metrics(prepared: Prepared, scores: Sequence[tuple[Frame, ItemForecast]]) -> dict[str, Any]:

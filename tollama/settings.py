@@ -34,6 +34,7 @@ class Settings(BaseModel):
     home: Path = Field(Path("~/.tollama"), description="Folder of models, licences, runtimes, cache and logs.")
     runtimes_dir: Path | None = Field(None, description="Folder of the families' environments; default home/runtimes.")
     keep_runtimes: int = Field(2, ge=1, description="Environments kept per family, the current one included.")
+    auto_install_runtimes: bool = Field(False, description="Install a missing runtime when a forecast needs it.")
     keep_alive: str | float = Field("5m", description="How long an idle model stays loaded: seconds or 300ms, 10m, 1d.")
     family_linger: float = Field(60.0, ge=0, description="Seconds that a family's empty process stays.")
     max_loaded_models: int = Field(3, ge=1, description="Models loaded per replica; the least recently used gives way.")

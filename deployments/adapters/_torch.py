@@ -21,6 +21,9 @@ from tollama.errors import RunnerFailed
 from tollama.rescale import WARNING, Rescaling
 from tollama.seam import ItemFailure, ItemForecast, Placement
 
+NOT_FINITE = RunnerFailed("The model gave a forecast that is not finite.", hint="Leave the series out.")
+TOO_LARGE = RunnerFailed("The forecast is too large for 64-bit numbers.", hint="Send the series in a larger unit.")
+
 
 def versions(*names: str) -> Mapping[str, str]:
     """Versions of the distributions ``names``, and of torch."""
@@ -122,12 +125,12 @@ def answers(
 ) -> list[ItemForecast | ItemFailure]:
     """``values`` (B, 1 + Q, H), the point first, back on each item's scale; one that is not finite is a failure."""
     done: list[ItemForecast | ItemFailure] = []
-    for forecast, scale in zip(values, scales, strict=True):
-        if scale is not None:
-            forecast = scale.restore(forecast)
+    for given, scale in zip(values, scales, strict=True):
+        forecast = given if scale is None else scale.restore(given)
         if np.isfinite(forecast).all():
             told = (*notes, WARNING) if scale is not None else tuple(notes)
             done.append(ItemForecast(forecast[0], forecast[1:], told))
         else:
-            done.append(ItemFailure(RunnerFailed("The model gave a forecast that is not finite.").record))
+            fault = NOT_FINITE if not np.isfinite(given).all() else TOO_LARGE
+            done.append(ItemFailure(fault.record))
     return done

@@ -33,6 +33,9 @@ class Kind:
     max_season: int | None = None
 
 
+WIDEST = 99.999999999
+"""The widest interval asked for, in percent, as that of 100 has no ends: a level nearer to 0 or 1 than 5e-12 is an end
+of this one."""
 NAIVE = Kind("SeasonalNaive", lambda season: season + 1)
 KINDS = {
     "seasonal-naive": NAIVE,
@@ -106,7 +109,7 @@ def _fit(
     """Mean (H,) and quantiles (Q, H); None if the library cannot fit the model or its forecast is not finite."""
     from statsforecast import models
 
-    spans = [round(abs(1 - 2 * level) * 100, 9) for level in task.quantiles]
+    spans = [min(round(abs(1 - 2 * level) * 100, 9), WIDEST) for level in task.quantiles]
     try:
         result = getattr(models, kind.model)(season_length=season).forecast(
             history, task.horizon, level=sorted(set(spans)) or None

@@ -14,6 +14,7 @@ from typing import Any
 
 from deployments.ingress import second
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.installing import Build, Installing
 from tollama import forecasting
 from tollama.catalog import Catalog
 from tollama.errors import Internal, RunnerUnavailable
@@ -29,12 +30,13 @@ BIG_ANSWER = 100_000
 
 @dataclass(slots=True)
 class Desk:
-    """One ingress replica's means."""
+    """One ingress replica's means. ``installing`` is None where missing runtimes are not installed on demand."""
 
     settings: Settings
     catalog: Catalog
     runtimes: Runtimes
     families: Mapping[str, FamilyClient]
+    installing: Installing | None = None
     process: second.SecondProcess | None = None
 
     def family(self, name: str) -> FamilyClient:
@@ -46,6 +48,19 @@ class Desk:
                 hint=f"Families that this server runs: {', '.join(self.families) or 'none'}.",
             )
         return client
+
+    def check(self, name: str, adapter: str, requires: Mapping[str, str]) -> Build | None:
+        """None when the family ``name`` can start; else the build of its runtime, after whose end
+        :meth:`FamilyClient.check` has the last word.
+
+        ``adapter`` and ``requires`` are the model's. Raises :class:`RunnerUnavailable` with what mends it.
+        """
+        client = self.family(name)
+        client.require(adapter)
+        build = None if self.installing is None else self.installing.needed(client.spec)
+        if build is None:
+            client.check(adapter, requires)
+        return build
 
     async def prepare(self, body: bytes) -> Prepared:
         """The checked request. Big ones come back with their frames sealed."""

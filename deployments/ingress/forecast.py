@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic_core import to_json
 
 from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
+from deployments.ingress.installing import Build
 from deployments.messages import Call, Progress, Result
 from tollama.contract import ForecastRequest, ForecastResponse
 from tollama.errors import DeadlineExceeded, TollamaError
@@ -24,18 +26,14 @@ def routes(desk: Desk) -> APIRouter:
     """``/v1/forecast``, ``/api/forecast`` and the dry run of both."""
     router = APIRouter(tags=["forecast"])
 
-    async def prepared(request: Request) -> Prepared:
-        found = await desk.prepare(await body.read(request, desk.settings.max_body))
-        desk.family(found.family).check(found.adapter, found.requires)
-        return found
-
     async def forecast(request: Request, stream: bool) -> Response:
         start = Clock()
-        ready = await prepared(request)
+        ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        build = desk.check(ready.family, ready.adapter, ready.requires)
         if stream if ready.stream is None else ready.stream:
-            lines = _lines(desk, ready, start, request)
+            lines = _lines(desk, ready, start, request, build)
             return StreamingResponse(lines, media_type="application/x-ndjson")
-        answer = await _ask(desk, ready, start, request)
+        answer = await _ask(desk, ready, start, request, build)
         return Response(answer, media_type="application/json")
 
     @docs.post(router, "/v1/forecast", body=ForecastRequest, answer=ForecastResponse)
@@ -100,7 +98,10 @@ def _outcome(ready: Prepared, result: Result | None, start: Clock) -> Outcome:
     )
 
 
-async def _ask(desk: Desk, ready: Prepared, start: Clock, request: Request) -> bytes:
+async def _ask(desk: Desk, ready: Prepared, start: Clock, request: Request, build: Build | None) -> bytes:
+    if build is not None:
+        await build.done(start.epoch + ready.timeout, request.is_disconnected)
+        desk.family(ready.family).check(ready.adapter, ready.requires)
     result = None
     if ready.n_items:
         result = await desk.family(ready.family).forecast(_call(ready, request, start), request.is_disconnected)
@@ -115,9 +116,16 @@ async def _written(desk: Desk, ready: Prepared, outcome: Outcome, start: Clock) 
         raise DeadlineExceeded("The request's timeout ran out while its answer was written.") from None
 
 
-async def _lines(desk: Desk, ready: Prepared, start: Clock, request: Request) -> AsyncIterator[bytes]:
+async def _lines(
+    desk: Desk, ready: Prepared, start: Clock, request: Request, build: Build | None
+) -> AsyncIterator[bytes]:
     yield _line({"status": "queued"})
     try:
+        if build is not None:
+            async with aclosing(build.follow(start.epoch + ready.timeout)) as said:
+                async for line in said:
+                    yield _line({"status": "installing runtime", "detail": line})
+            desk.family(ready.family).check(ready.adapter, ready.requires)
         result = None
         if ready.n_items:
             async for message in desk.family(ready.family).stream(_call(ready, request, start)):

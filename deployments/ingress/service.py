@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from deployments.door import Door
 from deployments.ingress import docs, faults, forecast, health, models, ollama
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.installing import Installing
 from tollama import settings as settings_module
 from tollama.catalog import Catalog
 from tollama.families import families
+from tollama.runtime_child import install_in_child
 from tollama.runtimes import Runtimes
 from tollama.store import Home
 from tollama.version import __version__
@@ -49,7 +52,10 @@ class IngressImpl:
         clients = {
             name: FamilyClient(specs[name], handle, runtimes, settings.max_queue) for name, handle in handles.items()
         }
-        self.desk = Desk(settings, Catalog(home), runtimes, clients)
+        installing = None
+        if settings.auto_install_runtimes:
+            installing = Installing(runtimes, partial(install_in_child, runtimes=runtimes), settings.max_queue)
+        self.desk = Desk(settings, Catalog(home), runtimes, clients, installing)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return application(self.desk, self.config.door)
@@ -75,6 +81,8 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
         finally:
             if watcher is not None:
                 watcher.cancel()
+            if desk.installing is not None:
+                await desk.installing.close()  # who waits for a build is told, so that the door can close
             if opened is not None:
                 await opened.close()
             desk.close()

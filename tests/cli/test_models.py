@@ -32,7 +32,7 @@ def test_importing_the_command_line_stays_cheap() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "pull", "list", "ls", "ps", "show", "rm", "forecast", "run", "runtime"]
+    ["serve", "pull", "list", "ls", "ps", "show", "rm", "forecast", "run", "runtime", "doctor"]
     + [f"runtime {verb}" for verb in ("list", "install", "repair", "remove")],
 )
 def test_help_has_an_example(command: str, tollama: Run) -> None:

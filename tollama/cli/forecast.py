@@ -171,7 +171,8 @@ def _ask(client: Client, request: dict[str, Any]) -> ForecastResponse:
 
 def _progress(line: dict[str, Any]) -> str:
     done, total = line.get("completed"), line.get("total")
-    return f"{line.get('status', '')}{f' {done} of {total}' if total else ''}"
+    detail = f": {line['detail']}" if line.get("detail") else ""
+    return f"{line.get('status', '')}{f' {done} of {total}' if total else ''}{detail}"
 
 
 def _report(response: ForecastResponse) -> None:

@@ -1,0 +1,96 @@
+"""A family's runtime built by a process of its own, so that a server goes on answering meanwhile.
+
+`install_in_child` starts ``python -m tollama.runtime_child`` and passes on what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tollama.errors import RunnerUnavailable, TollamaError
+from tollama.families import FamilySpec, families
+from tollama.launcher import MARK
+from tollama.pull import LEFT_OUT
+from tollama.runtime_build import failure
+from tollama.runtimes import Runtimes
+
+log = logging.getLogger(__name__)
+
+
+async def install_in_child(spec: FamilySpec, runtimes: Runtimes) -> AsyncGenerator[str]:
+    """Install the runtime of ``spec``, or repair the one that is there; yields the lines of its progress.
+
+    Raises :class:`RunnerUnavailable` with the reason, and the command that tries again in ``hint``. Closing the
+    iterator, or cancelling who waits for it, ends the process. Should this process be killed, the child goes on: what
+    it builds is there for the next.
+    """
+    # Secrets are no business of what gets installed. The server's mark stays: by it the launcher ends what is left.
+    env = {name: value for name, value in os.environ.items() if name == MARK or not name.startswith(LEFT_OUT)}
+    command = (sys.executable, "-P", "-m", "tollama.runtime_child", spec.name, str(runtimes.root), str(runtimes.keep))
+    line: dict[str, Any] = {}
+    with tempfile.TemporaryFile() as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            cwd="/",
+            env=env,
+            start_new_session=True,  # so that it can be ended together with the uv that it has started
+        )
+        assert process.stdout is not None
+        try:
+            async for raw in process.stdout:
+                line = json.loads(raw)
+                if "status" in line:
+                    yield line["status"]
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+            errors.seek(0)
+            if words := errors.read()[-4000:].decode(errors="replace").strip():
+                log.warning("the runtime of family %s: %s", spec.name, words)
+    again = f"tollama runtime repair {spec.name}"
+    if "error" in line:
+        hint = line["hint"] if "tollama runtime " in line["hint"] else f"{line['hint']} Then run: {again}".strip()
+        raise RunnerUnavailable(line["error"], hint=hint)
+    if process.returncode:
+        raise failure(spec, "the installation broke off", f"The log has the cause; then run: {again}")
+
+
+def main(family: str, root: str, keep: str) -> int:
+    """The child: NDJSON lines on stdout, ``{"status"}`` each, an error's body last if it fails."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints is no line of ours
+
+    def tell(line: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # nobody listens any more; what is built serves the next
+            os.write(out, json.dumps(line).encode() + b"\n")
+
+    runtimes = Runtimes(Path(root), keep_runtimes=int(keep))
+    try:
+        spec = families()[family]
+        state = runtimes.state(spec)
+        work = runtimes.repair if state.installed and not state.ready else runtimes.install
+        work(spec, lambda said: tell({"status": said}))
+    except TollamaError as error:
+        tell(error.record.body())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
