@@ -38,11 +38,11 @@ def main() -> int:
     options = report.arguments("http", "Requests per second and latency of a small forecast.").parse_args()
     out = report.Report("http", options)
     body = bodies.forecast()
-    with server.tollama(options.url) as tollama, _echo() as echo:
+    with server.tollama(options.url) as tollama, echo() as other:
         targets = {
             OURS: (tollama.door, wire.post("/v1/forecast", body)),
-            JSON: (echo, wire.post("/json", body)),
-            RAW: (echo, wire.post("/raw", body)),
+            JSON: (other, wire.post("/json", body)),
+            RAW: (other, wire.post("/raw", body)),
         }
         if tollama.proxy is not None:
             targets[PROXY] = (tollama.proxy, wire.post("/v1/forecast", body))
@@ -63,7 +63,8 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _echo() -> Iterator[str]:
+def echo() -> Iterator[str]:
+    """The echo server of :mod:`benchmarks.echo`, for the time of the block: its base URL."""
     port = server.free_port()
     base = f"http://127.0.0.1:{port}"
     with server.running([sys.executable, "-m", "benchmarks.echo", str(port)], base, "/"):

@@ -70,7 +70,7 @@ def main() -> int:
             server.tollama(TOLLAMA_HF_ENDPOINT=hub.url, TOLLAMA_FAMILY_LINGER=str(LINGER_S)) as tollama,
         ):
             for one, files in folders.items():
-                _pull(tollama, hub, one.model, files)
+                pull(tollama, hub, one.model, files)
                 out.line(one.model, f"{one.parameters:,}", *_measure(tollama, one.model))
             out.say(
                 "process: until the family's process takes the call; imports: what the first load of a process takes "
@@ -83,7 +83,8 @@ def main() -> int:
     return out.end()
 
 
-def _pull(tollama: server.Server, hub: LoopbackHub, model: str, files: Path) -> None:
+def pull(tollama: server.Server, hub: LoopbackHub, model: str, files: Path) -> None:
+    """Put a checkpoint on the hub under its model's name, and have the server pull it."""
     source = find(model).source
     assert source.repo_id is not None
     hub.add(source.repo_id, {path.name: path for path in files.iterdir()}, branch=str(source.revision))

@@ -33,6 +33,23 @@ class Case:
     difference: dict[str, float]
 
 
+def alone(
+    target: str, ref: ModelRef, task: Task, steps: int, series: int, threads: int, seconds: float
+) -> tuple[float, float]:
+    """The adapter called with so many series for so long: series per second, and the median seconds of a call."""
+    module, _, name = target.partition(":")
+    adapter: Adapter = getattr(importlib.import_module(module), name)()
+    model = adapter.load(ref, Placement(threads=threads))
+    items = [_item(number, steps) for number in range(series)]
+    adapter.forecast(model, items, task)
+    times: list[float] = []
+    while sum(times) < seconds:
+        start = time.perf_counter()
+        adapter.forecast(model, items, task)
+        times.append(time.perf_counter() - start)
+    return series * len(times) / sum(times), statistics.median(times)
+
+
 def compare(
     target: str, ref: ModelRef, task: Task, steps: int, sizes: Sequence[int], threads: int, seconds: float
 ) -> list[Case]:

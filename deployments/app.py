@@ -4,17 +4,23 @@ No ``from __future__ import annotations`` here: Serve reads the builder's annota
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ray import serve
 from ray.serve import Application
 
+from deployments.blackbox import BLACK_BOXES
 from deployments.code import linked_code
 from deployments.family import Family, FamilyConfig
+from deployments.ingress import metrics
 from deployments.ingress.service import Ingress, IngressConfig
+from deployments.ingress.turns import Gpus
+from deployments.routing import router_config
+from deployments.scaling import fits
 from tollama import settings as settings_module
 from tollama.errors import ConfigError
 from tollama.families import FamilySpec, families
@@ -30,10 +36,11 @@ SCALING: dict[str, Any] = {
     # Measured: with Serve's defaults the second cold start takes 5-7 s and a replica stays 30 s too long.
     "metrics_interval_s": 0.2,
     "look_back_period_s": 1.0,
-    "upscale_delay_s": 0.0,
-    "downscale_delay_s": 0.6,
-    "downscale_to_zero_delay_s": 0.6,
     "aggregation_function": "max",
+    # The policy has delays of its own; with Serve's beside them one family would get its share before another let go.
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 0.0,
+    "downscale_to_zero_delay_s": 0.0,
 }
 LIFE: dict[str, Any] = {
     "health_check_period_s": 1.0,
@@ -54,6 +61,12 @@ class DoorArgs(_Strict):
     port: int = Field(settings_module.DEFAULT_PORT, ge=1, le=65535)
 
 
+class IngressArgs(_Strict):
+    """Replicas of the ingress: two share the address, so that no connection is refused while one is replaced."""
+
+    replicas: int = Field(1, ge=1, le=16)
+
+
 class FamilyArgs(_Strict):
     """One family's place: its share of a GPU (0 where the cluster has none), replicas, threads, device and dtype."""
 
@@ -64,12 +77,20 @@ class FamilyArgs(_Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    @field_validator("num_gpus")
+    @classmethod
+    def _countable(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("a share is at most 1, or a whole number of GPUs")
+        return value
+
 
 class GraphArgs(_Strict):
     """``home`` overrides TOLLAMA_HOME; ``door: null`` leaves Serve's proxy as the only way in."""
 
     home: str | None = None
     door: DoorArgs | None = DoorArgs()
+    ingress: IngressArgs = IngressArgs()
     families: dict[str, FamilyArgs] = Field(default_factory=dict)
 
 
@@ -81,17 +102,16 @@ def build(args: GraphArgs) -> Application:
     unknown = sorted(set(args.families) - set(specs))
     if unknown:
         raise ConfigError(f"serve_config.yaml names the family {unknown[0]!r}; there are: {', '.join(specs)}.")
-    has_gpu = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
-    handles = {}
-    for name, spec in specs.items():
-        family = args.families.get(name, FamilyArgs())
-        if family.enabled:
-            handles[name] = _family(spec, family, settings, has_gpu)
+    enabled = {name: args.families.get(name, FamilyArgs()) for name in specs}
+    enabled = {name: family for name, family in enabled.items() if family.enabled}
+    gpus = shares({name: (specs[name], family) for name, family in enabled.items()}, _gpus())
+    handles = {name: _family(specs[name], family, settings, gpus) for name, family in enabled.items()}
     door = (args.door.host, args.door.port) if args.door is not None else None
-    config = IngressConfig(str(settings.home), door)
+    config = IngressConfig(str(settings.home), door, gpus)
+    metrics.prepare(Home(settings.home).run / metrics.FOLDER)
     ingress = serve.deployment(
         name="ingress",
-        num_replicas=1,
+        num_replicas=args.ingress.replicas,
         max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
         logging_config=_logging(settings),
@@ -100,10 +120,32 @@ def build(args: GraphArgs) -> Application:
     return ingress.bind(config, handles)
 
 
-def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, has_gpu: bool) -> Application:
+def shares(families: Mapping[str, tuple[FamilySpec, FamilyArgs]], number: int) -> Gpus:
+    """Each family's share of so many GPUs: what its arguments say, else its own default; without a GPU, none."""
+    found: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for name, (spec, args) in families.items():
+        share = spec.num_gpus if args.num_gpus is None else args.num_gpus
+        if args.device == "cuda" and not (share and number):
+            refused[name] = (
+                f"The family {name!r} is to run on a GPU and has no share of one: its num_gpus is {share:g}, and the"
+                f" cluster has {number} GPUs."
+            )
+        elif args.device != "cpu" and share and number:
+            found[name] = share
+            if not fits([share], number):
+                refused[name] = f"The family {name!r} needs {share:g} GPUs, and the cluster has {number}."
+    return Gpus(number, found, refused)
+
+
+def _gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+
+
+def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, gpus: Gpus) -> Application:
     threads = args.threads or os.cpu_count() or 1
     home = Home(settings.home)
-    share = (spec.num_gpus if args.num_gpus is None else args.num_gpus) if has_gpu else 0
+    share = gpus.shares.get(spec.name, 0.0)
     environment = {
         # Ray sets OMP_NUM_THREADS to 1 for actors of no CPU; two processes of two threads on two cores are ten times
         # slower than one.
@@ -124,14 +166,25 @@ def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, has_gpu: boo
         Placement(args.device, args.dtype, threads),
         settings.max_loaded_models,
         slot=_slot(home) if spec.lock is not None else None,
+        black_boxes=str(home.run / BLACK_BOXES),
+        gpu_share=share,
+        max_memory_fraction=settings.max_memory_fraction,
     )
     deployment = serve.deployment(
         name=spec.name,
         max_ongoing_requests=MAX_ONGOING,
-        autoscaling_config={"min_replicas": 0, "max_replicas": args.max_replicas, **SCALING},
+        autoscaling_config={
+            "min_replicas": 0,
+            "max_replicas": args.max_replicas,
+            "policy": {"policy_kwargs": {"share": share, "gpus": gpus.number}},
+            **SCALING,
+        },
+        request_router_config=router_config(args.max_replicas),
         ray_actor_options={"num_cpus": 0, "num_gpus": share, "runtime_env": runtime_env},
         logging_config=_logging(settings),
-        **LIFE,
+        # What a replica computes when it goes is finished first. One that hangs is not waited for so long: the ingress
+        # takes its calls back at their deadlines.
+        **LIFE | {"graceful_shutdown_timeout_s": settings.request_timeout},
     )(Family)
     return deployment.bind(config)
 

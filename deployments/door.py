@@ -40,8 +40,16 @@ class Door:
             scope.setdefault("state", {})["door"] = True
             await app(scope, receive, send)
 
+        # Without a log config of its own: setting one closes every handler of the process, Serve's too, and a replica
+        # whose log handler is closed does not survive the loss of Serve's controller.
         config = uvicorn.Config(
-            marked, lifespan="off", access_log=False, log_level="warning", proxy_headers=False, ws="none"
+            marked,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            proxy_headers=False,
+            ws="none",
         )
         self._server = _Server(config)
         self._socket = listen(host, port)

@@ -11,22 +11,24 @@ import importlib
 import logging
 import os
 import platform
-import resource
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
-import numpy as np
-
-from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
+from deployments.blackbox import LOADING, BlackBox
+from deployments.failures import CUDA, HEALTH, OOM, Refused, cause_of
+from deployments.loading import loaded, unloaded
+from deployments.memory import DEVICE, HOST, Memory, Room, peak_mb
+from deployments.messages import HELD, Call, Progress, Refusal, Result, pack, unpack
 from deployments.residency import Residency, Resident
 from deployments.slot import Slot
-from tollama.errors import DeadlineExceeded, ErrorRecord, RunnerFailed, TollamaError
-from tollama.seam import SEAM_VERSION, Adapter, Hello, Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
+from deployments.work import Answer, Fault, Work, attempted
+from tollama.errors import DeadlineExceeded, RunnerFailed, RunnerUnavailable, TollamaError
+from tollama.seam import SEAM_VERSION, Adapter, Hello, Item, ModelRef, Placement
 from tollama.version import __version__
 
 logger = logging.getLogger("ray.serve")
@@ -44,6 +46,8 @@ class FamilyConfig:
     """What a replica is told: its adapters' import strings, placement, and limits.
 
     ``slot`` is the node-wide lock file that a computing call takes, or None for a family that does not compute.
+    ``black_boxes`` is the folder where replicas write down what they compute. ``gpu_share`` is the replica's part of a
+    GPU, and ``max_memory_fraction`` how much of a memory may be used.
     """
 
     name: str
@@ -51,6 +55,9 @@ class FamilyConfig:
     placement: Placement
     max_models: int
     slot: str | None = None
+    black_boxes: str | None = None
+    gpu_share: float = 0.0
+    max_memory_fraction: float = 1.0
 
 
 class Family:
@@ -60,9 +67,16 @@ class Family:
         self.config = config
         self._adapters: dict[str, Adapter] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._slot = Slot(config.slot) if config.slot and self._placement().device == "cpu" else nullcontext()
-        self._residency = Residency(self._load, self._unload, time.time, config.max_models)
-        self._touched = time.time()
+        placement = self._placement()
+        self._slot = Slot(config.slot) if config.slot and placement.device == "cpu" else nullcontext()
+        self._box = BlackBox(config.black_boxes, config.name)
+        share = min(config.gpu_share, 1.0) if placement.device == "cuda" else 0.0
+        self._memory = Memory(config.max_memory_fraction, share, placement.dtype)
+        self._residency = Residency(
+            self._load, self._unload, time.time, config.max_models, self._memory.need, self._room
+        )
+        self._sick = False
+        self._started = self._touched = time.time()
         self._busy_until: Callable[[], float] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -91,15 +105,18 @@ class Family:
             task.cancel()
 
     async def ps(self) -> list[dict[str, Any]]:
-        """The models here, loading or loaded: name, digest, expires (epoch seconds, inf is for ever), memory_mb ..."""
+        """The models here, loading or loaded: name, digest, expires (epoch seconds, inf is for ever), what they take
+        where they are held (``memory_mb``, and ``vram_mb`` if that is a GPU) ..."""
+        now = time.time()
         return [
             {
                 "name": held.ref.name,
                 "digest": held.ref.digest,
                 "state": "loaded" if held.loaded else "loading",
-                "expires": held.expires,
+                "expires": held.until(now),
                 "in_use": held.users,
-                "memory_mb": held.memory_mb,
+                "memory_mb": held.took.get(self._memory.kind, held.took.get(HOST, 0.0)),
+                "vram_mb": held.took.get(DEVICE, 0.0),
                 "device": self._placement().device,
                 "context_length": held.ref.capabilities.max_context,
                 "replica": f"{self.config.name}-{os.getpid()}",
@@ -107,9 +124,20 @@ class Family:
             for held in self._residency.residents.values()
         ]
 
+    async def capabilities(self, name: str) -> dict[str, Any] | None:
+        """What a loaded model itself says that it can do, as JSON; None when it is not loaded."""
+        named = [held for held in self._residency.residents.values() if held.ref.name == name]
+        told = [held.capabilities for held in named if held.capabilities is not None]
+        return told[-1].model_dump(mode="json") if told else None
+
     async def drop(self, name: str) -> int:
         """Unload a model: at once if idle, else as soon as it is."""
         return await self._residency.drop(name)
+
+    async def report(self) -> dict[str, Any]:
+        """What :meth:`ps` tells, and of which process, whether or not it holds anything; imports nothing."""
+        me = {"replica": f"{self.config.name}-{os.getpid()}", "pid": os.getpid(), "started": self._started}
+        return me | {"device": self._placement().device, "models": await self.ps()}
 
     async def hello(self) -> Hello:
         """Who this replica is."""
@@ -126,27 +154,45 @@ class Family:
         """What the scaling policy reads: models held, and when this replica was last of use (epoch seconds)."""
         return {"hold": float(len(self._residency.residents)), "last_used": self._touched}
 
+    async def record_routing_stats(self) -> dict[str, list[str]]:
+        """What the router of a family of several replicas reads: the models here, or on their way."""
+        return {HELD: sorted({name for name, _ in self._residency.residents})}
+
     async def check_health(self) -> None:
-        """The ping: raises when the current call has outlived every deadline, so that Serve replaces this replica."""
+        """The ping: raises when the GPU went bad, so that Serve replaces this replica. One whose current call has
+        outlived every deadline ends itself: nothing could be waited for."""
+        if self._sick:
+            raise RuntimeError("the GPU's state is bad")
         until = self._busy_until
         if until is not None and time.time() > until() + HANG_GRACE_S:
-            raise RuntimeError("the current call has outlived its deadline")
+            self._box.blame("hang")
+            os.kill(os.getpid(), signal.SIGKILL)
         for adapter in self._adapters.values():
-            adapter.ping()
+            try:
+                adapter.ping()
+            except Exception:
+                self._box.blame("cuda" if self._placement().device == "cuda" else "health")
+                raise
+
+    def __del__(self) -> None:
+        """Serve calls this when the replica leaves properly."""
+        self._box.close()
 
     # The work.
 
     async def _answer(self, call: Call, report: Callable[[Progress], None]) -> Result | Refusal:
         try:
+            self._require_gpu()
             return await self._run(call, report)
-        except _LoadFailed as refused:
-            return Refusal(refused.error.record, alone=False)
+        except Refused as refused:
+            return Refusal(refused.error.record, alone=False, cause=refused.cause)
         except TollamaError as error:
             return Refusal(error.record)
         except Exception as error:
             logger.exception("request %s: model %s failed", call.request_id, call.model)
             failed = RunnerFailed(f"The model {call.model!r} failed: {type(error).__name__}.", detail=call.request_id)
-            return Refusal(failed.record)
+            cause = cause_of(error)
+            return Refusal(failed.record, alone=cause is None, cause=cause)
         finally:
             self._touched = time.time()
 
@@ -160,72 +206,67 @@ class Family:
         self._ensure_ticker()
         async with self._residency.use(ref, call.keep_alive, call.deadline) as resident:
             load_s = resident.load_s if cold else 0.0
+            adapter = self._adapter(ref.adapter)
             requests: list[list[Item]] = [unpack(part) for part in call.parts]
-            items = [item for request in requests for item in request]
-            forecasts: list[ItemForecast | ItemFailure] = []
-            compute_s = 0.0
-            chunk = self._adapter(ref.adapter).chunk
-            for start in range(0, len(items), chunk):
-                report(Progress("running forecast", start, len(items)))
-                part = items[start : start + chunk]
-                seconds, answers = await self._compute(call.deadline, self._forecast, resident, part, call.task)
-                compute_s += seconds
-                forecasts += answers
-            report(Progress("running forecast", len(items), len(items)))
-        waited = time.perf_counter() - arrived - load_s - compute_s
-        answers_in_order = iter(forecasts)
+            work = Work(requests, adapter.chunk, joint=bool(call.task.options.get("cross_learning")))
+
+            async def attempt(items: Sequence[Item]) -> tuple[float, list[Answer] | Fault]:
+                what, task = (call.model, call.id), call.task
+                return await self._compute(
+                    what, call.deadline, attempted, adapter, call.model, resident.model, items, task
+                )
+
+            answers = await work.run(attempt, report)
+            if work.cause == OOM:
+                self._residency.retire(resident)
+        waited = time.perf_counter() - arrived - load_s - work.seconds
         return Result(
-            tuple(pack(list(islice(answers_in_order, len(request)))) for request in requests),
+            tuple(pack(part) for part in answers),
             queue_ms=max(0.0, waited) * 1e3,
             load_ms=load_s * 1e3,
-            inference_ms=compute_s * 1e3,
-            batch_series=min(len(items), chunk),
+            inference_ms=work.seconds * 1e3,
+            batch_series=work.largest,
             device=self._placement().device,
-            peak_memory_mb=_peak_memory_mb(),
+            peak_memory_mb=peak_mb(),
+            cause=work.cause,
+            started=self._started,
         )
 
-    def _forecast(
-        self, resident: Resident, items: Sequence[Item], task: Task
-    ) -> tuple[float, list[ItemForecast | ItemFailure]]:
-        start = time.perf_counter()
-        answers = self._adapter(resident.ref.adapter).forecast(resident.model, items, task)
-        seconds = time.perf_counter() - start
-        if len(answers) != len(items):
-            raise RunnerFailed(f"The model answered {len(answers)} of {len(items)} series.")
-        return seconds, [_checked(item, answer, task) for item, answer in zip(items, answers, strict=True)]
+    async def _room(self) -> Room:
+        if not self._memory.share:
+            return self._memory.room()
+        try:  # torch belongs in the worker thread
+            return await asyncio.get_running_loop().run_in_executor(self._worker, self._memory.room)
+        except Exception as error:
+            logger.exception("the GPU's memory cannot be measured")
+            if (cause := cause_of(error)) == CUDA:
+                self._condemn()
+            told = f"The GPU of the family {self.config.name!r} cannot be used: {type(error).__name__}."
+            hint = "The server's log has the cause. With device: cpu in serve_config.yaml the family does without."
+            raise Refused(RunnerUnavailable(told, hint=hint), cause) from None
 
     async def _load(self, resident: Resident) -> Any:
-        name = resident.ref.name
+        kind = resident.ref.adapter
 
-        def load() -> Any:
-            before, start = _memory_mb(), time.perf_counter()
-            try:
-                model = self._adapter(resident.ref.adapter).load(resident.ref, self._placement())
-            except Exception as error:
-                logger.exception("model %s could not be loaded", name)
-                told = f"The model {name!r} could not be loaded: {type(error).__name__}."
-                hint = f"The server's log has the cause; tollama pull {name} checks its files."
-                raise _LoadFailed(RunnerFailed(told, hint=hint)) from None
-            resident.load_s = time.perf_counter() - start
-            resident.memory_mb = max(0.0, _memory_mb() - before)
-            logger.info("model %s loaded in %.2f s", name, resident.load_s)
-            return model
-
-        return await self._compute(lambda: resident.deadline, load)
+        return await self._compute(
+            (resident.ref.name, LOADING),
+            lambda: resident.deadline,
+            loaded,
+            resident,
+            lambda: self._adapter(kind),
+            self._placement(),
+            self._memory,
+        )
 
     async def _unload(self, resident: Resident) -> None:
-        def unload() -> None:
-            try:
-                self._adapter(resident.ref.adapter).unload(resident.model)
-            except Exception:
-                logger.exception("model %s could not be unloaded", resident.ref.name)
-            else:
-                logger.info("model %s unloaded", resident.ref.name)
+        adapter = self._adapter(resident.ref.adapter)
+        await asyncio.get_running_loop().run_in_executor(self._worker, unloaded, resident, adapter)
 
-        await asyncio.get_running_loop().run_in_executor(self._worker, unload)
-
-    async def _compute(self, deadline: float | Callable[[], float], work: Callable[..., T], *args: Any) -> T:
-        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed."""
+    async def _compute(
+        self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
+    ) -> T:
+        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed.
+        ``what`` is the model and the call that it is for."""
         until = deadline if callable(deadline) else lambda: deadline
 
         def run() -> T:
@@ -234,13 +275,30 @@ class Family:
                 # follows counts for the health check.
                 if time.time() > until():
                     raise DeadlineExceeded("The request's timeout ran out before its turn came.")
+                self._require_gpu()
                 self._busy_until = until
                 try:
-                    return work(*args)
+                    with self._box.computing(what[0], what[1:]):
+                        try:
+                            return work(*args)
+                        except Refused as refused:
+                            if refused.cause == CUDA:
+                                self._condemn()
+                            raise
                 finally:
                     self._busy_until = None
 
         return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+
+    def _condemn(self) -> None:
+        """The GPU's state is bad: compute no more, and have this process replaced."""
+        self._sick = True
+        self._box.blame(CUDA)
+
+    def _require_gpu(self) -> None:
+        if self._sick:
+            told = f"The process of the family {self.config.name!r} has lost its GPU and is being replaced."
+            raise Refused(RunnerFailed(told, hint="Send the request again."), HEALTH)
 
     def _adapter(self, kind: str) -> Adapter:
         if kind not in self._adapters:
@@ -268,32 +326,3 @@ class Family:
         while self._residency.residents:
             await self._residency.expire()
             await asyncio.sleep(TICK_S)
-
-
-class _LoadFailed(Exception):
-    """A model that could not be loaded: asking request by request would load it as often."""
-
-    def __init__(self, error: RunnerFailed) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _checked(item: Item, answer: ItemForecast | ItemFailure, task: Task) -> ItemForecast | ItemFailure:
-    """``answer`` if it is what the seam promises, else a failure: a malformed forecast never leaves a replica."""
-    if isinstance(answer, ItemFailure):
-        return answer
-    shapes = (answer.mean.shape, answer.quantiles.shape)
-    if shapes != ((task.horizon,), (len(task.quantiles), task.horizon)):
-        return ItemFailure(ErrorRecord("The model gave a forecast of the wrong shape.", RunnerFailed.code))
-    if not (np.isfinite(answer.mean).all() and np.isfinite(answer.quantiles).all()):
-        return ItemFailure(ErrorRecord("The model gave a forecast that is not finite.", RunnerFailed.code))
-    return answer
-
-
-def _peak_memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _memory_mb() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6

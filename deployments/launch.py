@@ -23,6 +23,7 @@ from ray.serve.scripts import cli
 
 from deployments.app import GraphArgs
 from deployments.ingress.families import APP
+from deployments.scaling import Policy
 
 POLL_S = 0.5
 TRIES = 3
@@ -31,11 +32,17 @@ TRIES = 3
 
 def main(config: str, note: str, *options: str) -> None:
     """Run the graph of ``config`` until interrupted; ``note`` receives where the dashboard is."""
+    application = yaml.safe_load(Path(config).read_text())["applications"][0]
     try:
-        GraphArgs.model_validate(yaml.safe_load(Path(config).read_text())["applications"][0].get("args", {}))
+        GraphArgs.model_validate(application.get("args", {}))
     except ValidationError as error:
         fault = error.errors()[0]
         sys.exit(f"applications[0].args.{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+    try:
+        # With a policy that cannot be made, Serve deploys the application without it and goes on.
+        Policy(**application.get("autoscaling_policy", {}).get("policy_kwargs", {}))
+    except TypeError as error:
+        sys.exit(f"applications[0].autoscaling_policy.policy_kwargs: {error}")
     address = os.environ.get("RAY_ADDRESS")
     if address:
         context = ray.init(address, namespace="serve", log_to_driver=False)

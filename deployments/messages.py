@@ -14,12 +14,15 @@ from tollama.errors import ErrorRecord
 from tollama.seam import SEAM_VERSION, Task
 from tollama.version import __version__
 
+HELD = "held"
+"""Under this name a replica reports to routers which models it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """Requests to a family that are alike. ``ref`` is a pickled :class:`tollama.seam.ModelRef`; ``parts`` has one
     pickled list of items per request, ``n_items`` in all. ``deadline`` is in seconds since the epoch, ``keep_alive`` in
-    seconds."""
+    seconds. ``id`` is unlike any other call's."""
 
     model: str
     digest: str
@@ -30,12 +33,15 @@ class Call:
     keep_alive: float
     deadline: float
     request_id: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """The family's answer: per request a pickled list of :class:`tollama.seam.ItemForecast` or ``ItemFailure``, one per
-    item in order; and what it took (milliseconds, megabytes). ``batch_series`` counts the items of one tensor call."""
+    item in order; and what it took (milliseconds, megabytes). ``batch_series`` counts the items of one tensor call.
+    ``cause`` is ``oom`` when items failed because memory ran out. ``started`` is when the process started, in seconds
+    since the epoch."""
 
     parts: tuple[bytes, ...]
     queue_ms: float
@@ -45,16 +51,19 @@ class Result:
     device: str
     peak_memory_mb: float
     identity: tuple[str, int] = (__version__, SEAM_VERSION)
+    cause: str | None = None
+    started: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The family's answer when the whole call failed; an exception would lose its code on the way. ``alone`` says
-    whether asking request by request may help."""
+    whether asking request by request may help; ``cause`` is one of :mod:`deployments.failures`, or None."""
 
     record: ErrorRecord
     alone: bool = True
     identity: tuple[str, int] = (__version__, SEAM_VERSION)
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,10 +23,12 @@ START_S = 240.0
 
 
 def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses at this moment; below those that the kernel, and so Ray, hands out by itself."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30.0, what: str = "the condition") -> Any:
@@ -102,7 +106,12 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
             try:
-                self.process.wait(90)
+                try:
+                    self.process.wait(45)
+                except subprocess.TimeoutExpired:
+                    # Ray's own `serve run` may miss a Ctrl-C on a busy machine; a person presses it again.
+                    self.process.send_signal(number)
+                    self.process.wait(45)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

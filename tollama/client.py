@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from tollama.capabilities import Capabilities
-from tollama.contract import DEFAULT_TIMEOUT_S, ForecastRequest, ForecastResponse
+from tollama.contract import DEFAULT_TIMEOUT_S, ForecastRequest, ForecastResponse, LoadResponse
 from tollama.errors import DeadlineExceeded, ErrorRecord, ServerUnreachable, TollamaError, from_record
 from tollama.settings import DEFAULT_PORT
 
@@ -62,10 +62,14 @@ class _Call:
 
 def _forecast(request: ForecastRequest | Mapping[str, Any], limit: float | None, *, stream: bool, path: str) -> _Call:
     body = request.model_dump(exclude_unset=True) if isinstance(request, ForecastRequest) else dict(request)
-    deadline = body.get("timeout")
-    if limit is None:
-        limit = GRACE_S + (deadline if isinstance(deadline, (int, float)) else DEFAULT_TIMEOUT_S)
-    return _Call("POST", path, body | {"stream": stream}, limit)
+    return _Call("POST", path, body | {"stream": stream}, _patience(body.get("timeout"), limit))
+
+
+def _patience(deadline: Any, limit: float | None) -> float:
+    """Seconds to wait for an answer that the server gives by ``deadline``."""
+    if limit is not None:
+        return limit
+    return GRACE_S + (deadline if isinstance(deadline, (int, float)) else DEFAULT_TIMEOUT_S)
 
 
 def _pull(name: str, options: Mapping[str, Any]) -> _Call:
@@ -207,6 +211,11 @@ class Client:
         """The server's version."""
         return str(self._ask(_Call("GET", "/api/version"))["version"])
 
+    def info(self) -> dict[str, Any]:
+        """What the server is made of and how it is: versions, config, paths, environment, registry, models, families,
+        Ray; secrets are masked."""
+        return dict(self._ask(_Call("GET", "/api/info")))
+
     def models(self) -> dict[str, list[dict[str, Any]]]:
         """``{"available": [...], "installed": [...]}``: every known model and those pulled."""
         return dict(self._ask(_Call("GET", "/v1/models")))
@@ -226,6 +235,20 @@ class Client:
     def ps(self) -> list[dict[str, Any]]:
         """The loaded models: name, size, device, context_length, expires_at."""
         return list(self._ask(_Call("GET", "/api/ps"))["models"])
+
+    def load(self, name: str, keep_alive: float | str | None = None, timeout: float | None = None) -> LoadResponse:
+        """Load a model ahead of its first forecast, or restart its timer; returns when it is in memory.
+
+        ``keep_alive`` is in seconds or a Go duration (negative is for ever), ``timeout`` in seconds.
+        """
+        given = {"keep_alive": keep_alive, "timeout": timeout}
+        body = {key: value for key, value in given.items() if value is not None}
+        call = _Call("POST", _model(name, "/load"), body, _patience(timeout, self._timeout))
+        return _typed(LoadResponse, self._ask(call))
+
+    def unload(self, name: str) -> LoadResponse:
+        """Unload a model: at once if idle, else as soon as it is. One that is not loaded is no error."""
+        return _typed(LoadResponse, self._ask(_Call("POST", _model(name, "/unload"))))
 
     def delete(self, name: str) -> dict[str, Any]:
         """Remove an installed model; it is unloaded first."""

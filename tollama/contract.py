@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tollama.durations import seconds
 from tollama.errors import InvalidRequest
@@ -26,6 +26,25 @@ Number = float | None
 Covariate = list[float | str | None]
 MetricName = Literal["mae", "rmse", "mape", "smape", "wape", "mase", "rmsse", "pinball", "wql", "coverage"]
 
+
+def _duration(value: float | str | None) -> float | str | None:
+    if value is not None:
+        try:
+            seconds(value)
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
+    return value
+
+
+KeepAlive = Annotated[
+    float | str | None,
+    AfterValidator(_duration),
+    Field(description="Seconds or a Go duration; negative is for ever."),
+]
+Timeout = Annotated[
+    float | None,
+    Field(gt=0, allow_inf_nan=False, description="Seconds, cold start included; default 300."),
+]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -82,10 +101,8 @@ class ForecastRequest(_Strict):
         list(DEFAULT_QUANTILES), max_length=MAX_QUANTILES, description="Strictly ascending; [] for none."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="What the model's capabilities declare.")
-    timeout: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Seconds, cold start included; default 300."
-    )
-    keep_alive: float | str | None = Field(None, description="Seconds or a Go duration; negative is for ever.")
+    timeout: Timeout = None
+    keep_alive: KeepAlive = None
     parameters: Parameters = Field(default_factory=Parameters)
     response_options: ResponseOptions = Field(default_factory=ResponseOptions)
     stream: bool | None = Field(None, description="NDJSON progress lines; default true on /api/forecast.")
@@ -96,16 +113,6 @@ class ForecastRequest(_Strict):
         if any(b <= a for a, b in itertools.pairwise(levels)):
             raise ValueError("quantiles must be strictly ascending")
         return levels
-
-    @field_validator("keep_alive")
-    @classmethod
-    def _duration(cls, value: float | str | None) -> float | str | None:
-        if value is not None:
-            try:
-                seconds(value)
-            except InvalidRequest as error:
-                raise ValueError(str(error)) from None
-        return value
 
     @model_validator(mode="after")
     def _whole(self) -> ForecastRequest:
@@ -118,6 +125,37 @@ class ForecastRequest(_Strict):
                 f"series x horizon x (quantiles + 1) is {numbers:,}; the limit is {MAX_NUMBERS:,} numbers in an answer"
             )
         return self
+
+
+class LoadRequest(_Strict):
+    """How long a model that is loaded ahead of its first forecast is to stay, and how long its load may take."""
+
+    keep_alive: KeepAlive = None
+    timeout: Timeout = None
+
+
+class GenerateRequest(BaseModel):
+    """Ollama's request for text, of which there is none here: without a prompt it loads or unloads a model.
+
+    What else Ollama's clients send along is passed over, as Ollama does it.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    model: str = Field(min_length=1, description="A known or installed model name.")
+    prompt: str | None = Field(None, description="Empty or absent; this server writes no text.")
+    keep_alive: KeepAlive = Field(None, description="As in a forecast; 0 unloads the model.")
+    stream: bool | None = Field(None, description="Accepted; the answer is one object either way.")
+
+
+class LoadResponse(BaseModel):
+    """The answer to a load (``done_reason`` is ``load``) or an unload (``unload``), in Ollama's shape."""
+
+    model: str
+    created_at: str
+    response: str = ""
+    done: bool = True
+    done_reason: Literal["load", "unload"]
 
 
 class ErrorBody(BaseModel):

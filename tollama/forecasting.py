@@ -74,11 +74,8 @@ class _Draft:
 def prepare(body: bytes, catalog: Catalog, settings: Settings) -> Prepared:
     """Every check of a request, in the contract's order: schema, model, licence, installed, capabilities and series."""
     request = parse(ForecastRequest, body)
-    keep_alive = None if request.keep_alive is None else seconds(request.keep_alive)
     model = catalog.runnable(request.model)
     defaults = model.about.defaults
-    if keep_alive is None:
-        keep_alive = seconds(settings.keep_alive if defaults.keep_alive is None else defaults.keep_alive)
     plan = preflight.check(request, model.name, model.capabilities, defaults)
     draft = _Draft(warnings=list(plan.warnings))
     for series in request.series:
@@ -104,14 +101,25 @@ def prepare(body: bytes, catalog: Catalog, settings: Settings) -> Prepared:
         frames=draft.frames,
         task=Task(request.horizon, tuple(plan.quantiles), plan.options),
         point=model.capabilities.point,
-        timeout=request.timeout or defaults.timeout or settings.request_timeout,
-        keep_alive=keep_alive,
+        timeout=timeout(model, request.timeout, settings),
+        keep_alive=keep_alive(model, request.keep_alive, settings),
         stream=request.stream,
         partial=request.response_options.partial,
         context_length=min(plan.context_length, max((len(item.target) for item in draft.items), default=0)),
         metrics=request.parameters.metrics,
         warnings=_capped(draft.warnings),
     )
+
+
+def keep_alive(model: Model, asked: float | str | None, settings: Settings) -> float:
+    """Seconds that the model stays when it is idle: as asked for, else its own default, else the server's."""
+    default = model.about.defaults.keep_alive
+    return seconds(next(value for value in (asked, default, settings.keep_alive) if value is not None))
+
+
+def timeout(model: Model, asked: float | None, settings: Settings) -> float:
+    """Seconds that a request to the model may take: as asked for, else its own default, else the server's."""
+    return asked or model.about.defaults.timeout or settings.request_timeout
 
 
 def _series(

@@ -20,12 +20,13 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from tollama.errors import ConfigError
 from tollama.paths import data
-from tollama.settings import Settings, load
+from tollama.settings import Settings, load, told
 
 START_S = 180.0
 """Seconds that Ray and the ingress may take to answer (6-11 s on two quiet cores)."""
@@ -42,6 +43,8 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.05",
+    # A replica that hangs finishes nothing, so it need not have the time that others have to finish.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # Ray's memory monitor kills the controller and the ingress along with the culprit.
     "RAY_memory_monitor_refresh_ms": "0",
     # Ray starts workers at niceness 15, where any busy program on the machine starves the ingress.
@@ -113,6 +116,7 @@ def environment(settings: Settings, run: Path, mark: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     env |= {name: env.get(name, value) for name, value in RAY_ENVIRONMENT.items()}
     env |= {MARK: mark, "TOLLAMA_HOME": str(settings.home), "TOLLAMA_RUNTIMES_DIR": str(settings.runtimes)}
+    env |= told(settings)
     if not env.get("RAY_ADDRESS"):
         # Ray would write its token readable by all; a file of ours is read instead.
         token = run / "ray_token"
@@ -157,7 +161,7 @@ def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str
             say("Stopping: no new requests, waiting for those in flight. Again to stop at once.")
             first = len(asked)
             (run / "drain").touch()
-            _until(lambda: (run / "drain.done").exists() or child.poll() is not None or len(asked) > first, DRAIN_S)
+            _until(lambda: not _doors(run) or child.poll() is not None or len(asked) > first, DRAIN_S)
             return 0
         finally:
             _stop(child, mark)
@@ -171,8 +175,8 @@ def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None
     with contextlib.suppress(OSError, ValueError):
         dashboard = json.loads((run / "ray.json").read_text()).get("dashboard")
         if dashboard:
-            token = run / "ray_token"
-            say(f"  Ray dashboard      http://{dashboard}" + (f"  (token: {token})" if token.exists() else ""))
+            how = "  (log in with the token of: tollama info --dashboard-token)" if (run / "ray_token").exists() else ""
+            say(f"  Ray dashboard      http://{dashboard}{how}")
     say(f"  Serve's proxy      http://{settings.host}:{settings.serve_port}")
     say("Ctrl-C stops it.")
 
@@ -226,13 +230,25 @@ def _until(condition: Callable[[], Any], seconds: float) -> bool:
     return True
 
 
+def _doors(run: Path) -> bool:
+    """Whether any ingress replica still has requests of its door under way: each holds a lock until it has none."""
+    from filelock import FileLock, Timeout
+
+    for path in (run / "doors").glob("*"):
+        try:
+            FileLock(path).acquire(timeout=0).lock.release()
+        except Timeout:
+            return True
+    return False
+
+
 def _answers(settings: Settings) -> bool:
     url = f"http://{settings.host}:{settings.port}/health/live"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
@@ -251,6 +267,20 @@ def _require_free(host: str, port: int) -> None:
                 f"The address {host}:{port} cannot be used: {error.strerror}.",
                 hint="Is a server running already? Another port: tollama serve --port N, or TOLLAMA_PORT.",
             ) from None
+
+
+def runs(home: Path) -> bool:
+    """Whether a server that ``tollama serve`` started runs on this home."""
+    from filelock import FileLock, Timeout
+
+    lock = home / "run/serve.lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextlib.contextmanager

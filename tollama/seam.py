@@ -5,8 +5,9 @@ its family's :class:`tollama.families.FamilySpec`. It runs inside its family's o
 pydantic but not tollama's other dependencies; it may import ``tollama`` modules that need no more than that.
 
 The graph promises: verbs of one adapter are called from one worker thread at a time; every item is regular, finite
-or NaN, and within the model's declared limits; an exception fails the whole batch with 502, an
-:class:`ItemFailure` in an item's place fails only that item.
+or NaN, and within the model's declared limits; an :class:`ItemFailure` in an item's place fails only that item. After
+an exception the batch is tried again in halves, down to the items at fault; after one that says that memory ran out,
+the batches that follow are no larger.
 """
 
 from __future__ import annotations

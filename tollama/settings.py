@@ -21,6 +21,8 @@ ENV_PREFIX = "TOLLAMA_"
 DEFAULT_PORT = 11435
 ALIASES = {"hf_endpoint": "HF_ENDPOINT", "hf_token": "HF_TOKEN", "offline": "HF_HUB_OFFLINE"}
 """Variables of the hub's own tools that are read when ours is not set."""
+SOURCES = "TOLLAMA_SOURCES"
+"""Variable in which ``tollama serve`` tells its processes where its settings came from."""
 
 
 class Settings(BaseModel):
@@ -36,11 +38,14 @@ class Settings(BaseModel):
     keep_runtimes: int = Field(2, ge=1, description="Environments kept per family, the current one included.")
     auto_install_runtimes: bool = Field(False, description="Install a missing runtime when a forecast needs it.")
     keep_alive: str | float = Field("5m", description="How long an idle model stays loaded: seconds or 300ms, 10m, 1d.")
-    family_linger: float = Field(60.0, ge=0, description="Seconds that a family's empty process stays.")
+    family_linger: float = Field(60.0, ge=0, description="Seconds an empty process stays; unset: 0 with a GPU.")
     max_loaded_models: int = Field(3, ge=1, description="Models loaded per replica; the least recently used gives way.")
+    max_memory_fraction: float = Field(0.9, gt=0, le=1, description="Part of the memory (host, GPU) that may be used.")
     request_timeout: float = Field(300.0, gt=0, description="Seconds for a request that names no timeout.")
     max_body_mb: float = Field(128.0, gt=0, description="Largest decoded request body in MB (10^6 bytes).")
     max_queue: int = Field(512, ge=1, description="Waiting requests per family; more are answered 503.")
+    restart_max: int = Field(5, ge=1, description="Times a model may end its process before it is held back.")
+    restart_backoff: float = Field(1.0, gt=0, description="First such pause in seconds; doubles up to 60.")
     hf_endpoint: str = Field("https://huggingface.co", description="The hub that models are pulled from.")
     hf_token: str | None = Field(None, description="Token for gated repositories; sent to hf_endpoint only.")
     offline: bool = Field(False, description="Never ask the hub.")
@@ -87,6 +92,12 @@ class Settings(BaseModel):
 def env_name(field: str) -> str:
     """The environment variable of a setting."""
     return ENV_PREFIX + field.upper()
+
+
+def told(settings: Settings) -> dict[str, str]:
+    """The environment that tells a server's processes what its command line said, and where each setting is from."""
+    options = [name for name, source in settings.sources.items() if source == "option"]
+    return {env_name(name): str(getattr(settings, name)) for name in options} | {SOURCES: json.dumps(settings._sources)}
 
 
 def config_path(home: Path) -> Path:

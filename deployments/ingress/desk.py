@@ -14,7 +14,10 @@ from typing import Any
 
 from deployments.ingress import second
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Build, Installing
+from deployments.ingress.metrics import Metrics
+from deployments.ingress.supervision import Supervision
 from tollama import forecasting
 from tollama.catalog import Catalog
 from tollama.errors import Internal, RunnerUnavailable
@@ -36,6 +39,10 @@ class Desk:
     catalog: Catalog
     runtimes: Runtimes
     families: Mapping[str, FamilyClient]
+    supervision: Supervision
+    metrics: Metrics
+    holdings: Holdings
+    door: tuple[str, int] | None = None
     installing: Installing | None = None
     process: second.SecondProcess | None = None
 

@@ -31,9 +31,15 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def post(
-    router: APIRouter, *paths: str, body: type[BaseModel], answer: type[BaseModel] | None = None
+    router: APIRouter,
+    *paths: str,
+    body: type[BaseModel] | None = None,
+    answer: type[BaseModel] | None = None,
+    optional: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Decorates an endpoint that reads its own body: a plain route per path, and what the schema says of it.
+
+    ``optional`` says that the body may be left out. Parameters in a path are texts.
 
     FastAPI's own routes resolve dependencies and validate what they return, about 0.1 ms that such an endpoint has no
     use for.
@@ -48,10 +54,15 @@ def post(
                 "tags": list(router.tags),
                 "summary": summary,
                 "description": text.strip() or summary,
-                "operationId": f"post{re.sub('[^a-z0-9]', '_', path)}",
-                "requestBody": {"required": True, "content": _content(body)},
+                "operationId": f"post{re.sub('[^a-z0-9]+', '_', path).rstrip('_')}",
                 "responses": {"200": {"description": "The answer.", **answered}},
             }
+            if body is not None:
+                _operations[path]["requestBody"] = {"required": not optional, "content": _content(body)}
+            if named := re.findall(r"{(\w+)}", path):
+                _operations[path]["parameters"] = [
+                    {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in named
+                ]
         return endpoint
 
     return add
@@ -71,19 +82,19 @@ def install(app: FastAPI) -> None:
             for name in ("HTTPValidationError", "ValidationError"):
                 components.pop(name, None)
             for path in made["paths"].values():
-                for operation in path.values():
-                    _errors(operation["responses"], has_body="requestBody" in operation)
+                for verb, operation in path.items():
+                    _errors(operation["responses"], every=verb == "post")
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
 
 
-def _errors(responses: dict[str, Any], *, has_body: bool) -> None:
+def _errors(responses: dict[str, Any], *, every: bool) -> None:
     responses.pop("422", None)
     codes: dict[int, list[str]] = {}
     for code, error in http_table().items():
         codes.setdefault(error.status, []).append(code)
     for status, names in sorted(codes.items()):
-        if has_body or status in (401, 404, 405, 500):
+        if every or status in (401, 404, 405, 500):
             responses[str(status)] = {"description": ", ".join(names), "content": _content(ErrorBody)}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import DeploymentStatusOverview
 
+from deployments.blackbox import Death
 from deployments.ingress.courier import Courier, ModelFailed
+from deployments.ingress.metrics import FamilyMetrics
+from deployments.ingress.supervision import Supervision
+from deployments.ingress.turns import Turns
 from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
 from tollama.errors import (
     DeadlineExceeded,
@@ -40,21 +48,46 @@ class Gone(Exception):
     """The client went away; there is nobody to answer."""
 
 
-class FamilyClient:
-    """One family, as the ingress sees it. ``waiting`` counts its requests that are not answered yet."""
+class _Died(Exception):
+    """The process that had the call is gone."""
 
-    def __init__(self, spec: FamilySpec, handle: DeploymentHandle[Any], runtimes: Runtimes, max_queue: int) -> None:
+
+class FamilyClient:
+    """One family, as the ingress sees it. ``waiting`` counts its requests that are not answered yet, ``in_flight``
+    those of them that were handed to it."""
+
+    def __init__(
+        self,
+        spec: FamilySpec,
+        handle: DeploymentHandle[Any],
+        runtimes: Runtimes,
+        supervision: Supervision,
+        max_queue: int,
+        turns: Turns,
+        metrics: FamilyMetrics,
+    ) -> None:
         self.spec = spec
         self.waiting = 0
+        self.in_flight = 0
+        self._metrics = metrics
         self._runtimes = runtimes
+        self._supervision = supervision
         self._max_queue = max_queue
-        self._forecast: Any = handle.forecast
+        # The router of a family of several replicas reads the model's name as the session's.
+        forecast, stream = handle.forecast, handle.options(stream=True).forecast_stream
+        self._forecast: Callable[[str], Any] = cache(lambda model: forecast.options(session_id=model))
+        self._stream: Callable[[str], Any] = cache(lambda model: stream.options(session_id=model))
         self._courier = Courier(self._send)
-        self._stream: Any = handle.options(stream=True).forecast_stream
         self._handle = handle
         self._looked = 0.0
         self.reason: str | None = None
         """Why the family failed to start when it was last looked at."""
+        self._turns = turns
+
+    @property
+    def refused(self) -> str | None:
+        """Why the family can never have the GPU that it needs, if it cannot."""
+        return self._turns.gpus.refused.get(self.spec.name)
 
     def require(self, adapter: str) -> None:
         """Raise :class:`RunnerUnavailable` when the family lacks the adapter."""
@@ -72,6 +105,8 @@ class FamilyClient:
         Serve would wait for ever for an interpreter that is not there.
         """
         self.require(adapter)
+        if self.refused is not None:
+            raise RunnerUnavailable(self.refused, hint="Change its num_gpus or its device in serve_config.yaml.")
         state = self._runtimes.state(self.spec)
         if not state.ready:
             raise RunnerUnavailable(
@@ -85,64 +120,129 @@ class FamilyClient:
 
     async def forecast(self, call: Call, gone: Callable[[], Awaitable[bool]]) -> Result:
         """The family's answer, by the call's deadline. ``gone`` tells whether the client has disconnected."""
-        with self._in_queue():
+        came = time.time()
+        with self._in_queue(), self._supervision.gate(call.model):
             coming = self._courier.carry(call)
             try:
                 result: Result = await self._watched(coming, call.deadline, gone)
-                return result
             finally:
                 coming.cancel()
+            if result.started > came:
+                self._metrics.cold_start()
+            return result
 
     async def _send(self, call: Call) -> Result:
-        response = self._forecast.remote(pack(call))
+        sent = time.time()
+        call = replace(call, id=secrets.token_hex(8))
+        try:
+            return await self._once(call)
+        except _Died:
+            await self._require_unstarted(call, sent)
+        return await self._once(replace(call, id=secrets.token_hex(8)), last=True)
+
+    async def _once(self, call: Call, last: bool = False) -> Result:
+        await self._turns.mine(self.spec.name)
+        response = self._forecast(call.model).remote(pack(call))
+        self.in_flight += len(call.parts)
         try:
             with self._faults():
                 blob = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
+        except _Died:
+            if last:
+                raise self._died(None) from None
+            raise
+        finally:
+            self.in_flight -= len(call.parts)
         message: Result | Refusal = self._open(blob)
         if isinstance(message, Refusal):
             error = from_record(message.record)
             raise ModelFailed(error) if message.alone and isinstance(error, RunnerFailed) else error
+        self._metrics.answered(call, message)
         return message
 
-    async def stream(self, call: Call) -> AsyncIterator[Progress | Result]:
+    async def stream(self, call: Call) -> AsyncGenerator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
-        with self._in_queue():
-            response = self._stream.remote(pack(call))
-            lines = aiter(response)
-            accepted = False
+        with self._in_queue(), self._supervision.gate(call.model):
+            sent = time.time()
+            first = replace(call, id=secrets.token_hex(8))
             try:
-                while True:
-                    task = asyncio.ensure_future(_next(lines))
-                    try:
-                        if not accepted:
-                            await asyncio.wait({task}, timeout=STARTING_AFTER_S)
-                            if not task.done():
-                                yield Progress("starting runner")
-                            accepted = True
-                        with self._faults():
-                            blob = await self._watched(task, call.deadline)
-                        message = self._open(blob)
-                        if isinstance(message, Refusal):
-                            raise from_record(message.record)
-                    finally:
-                        task.cancel()
-                    if message is None or (isinstance(message, Progress) and message.status == "accepted"):
-                        continue
-                    yield message
-                    if isinstance(message, Result):
-                        return
-            finally:
-                with suppress(Exception):
-                    response.cancel()
+                async with aclosing(self._lines(first, sent)) as messages:
+                    async for message in messages:
+                        yield message
+                return
+            except _Died:
+                await self._require_unstarted(first, sent)
+            try:
+                async with aclosing(self._lines(replace(call, id=secrets.token_hex(8)), sent)) as messages:
+                    async for message in messages:
+                        yield message
+            except _Died:
+                raise self._died(None) from None
+
+    async def _lines(self, call: Call, came: float) -> AsyncGenerator[Progress | Result]:
+        turn = asyncio.ensure_future(self._turns.mine(self.spec.name))
+        try:
+            await self._watched(turn, call.deadline)
+        finally:
+            turn.cancel()
+        response = self._stream(call.model).remote(pack(call))
+        lines = aiter(response)
+        accepted = False
+        self.in_flight += 1
+        try:
+            while True:
+                task = asyncio.ensure_future(_next(lines))
+                try:
+                    if not accepted:
+                        await asyncio.wait({task}, timeout=STARTING_AFTER_S)
+                        if not task.done():
+                            yield Progress("starting runner")
+                        accepted = True
+                    with self._faults():
+                        blob = await self._watched(task, call.deadline)
+                    message = self._open(blob)
+                    if isinstance(message, Refusal):
+                        raise from_record(message.record)
+                finally:
+                    task.cancel()
+                if isinstance(message, Progress) and message.status == "accepted":
+                    continue
+                if isinstance(message, Result):
+                    self._metrics.answered(call, message)
+                    if message.started > came:
+                        self._metrics.cold_start()
+                yield message
+                if isinstance(message, Result):
+                    return
+        finally:
+            self.in_flight -= 1
+            with suppress(Exception):
+                response.cancel()
+
+    async def _require_unstarted(self, call: Call, sent: float) -> None:
+        """Return when a call whose process died was not being computed, and may be sent once more."""
+        death = await self._supervision.inquest(self.spec.name, call.model, call.id, sent)
+        if death is not None:
+            raise self._died(death)
+
+    def _died(self, death: Death | None) -> RunnerFailed:
+        why = {"hang": "was ended because it hung", "cuda": "lost its GPU", "oom": "ran out of memory"}
+        how = why.get(death.reason, "died") if death is not None else "died"
+        return RunnerFailed(
+            f"The process of the family {self.spec.name!r} {how} during the request.",
+            hint="Send the request again; a new process is started.",
+        )
 
     async def ask(self, method: str, *args: Any) -> list[Any]:
         """The answers of every running replica to a control verb; without a replica none, and none is started."""
         try:
             response = self._handle.broadcast(method, *args)
-            return list(await response.results_async(timeout_s=ASK_TIMEOUT_S))
+            answers = await response.results_async(timeout_s=ASK_TIMEOUT_S, return_exceptions=True)
+            # One that died a moment ago has nothing to say, and the others have.
+            return [answer for answer in answers if not isinstance(answer, BaseException)]
         except (DeploymentUnavailableError, RayError, TimeoutError, RayServeException):
             return []
 
@@ -157,6 +257,8 @@ class FamilyClient:
             yield
         finally:
             self.waiting -= 1
+            if not self.waiting:
+                self._turns.forget(self.spec.name)
 
     async def _watched(
         self, task: asyncio.Future[Any], deadline: float, gone: Callable[[], Awaitable[bool]] | None = None
@@ -165,7 +267,10 @@ class FamilyClient:
         while True:
             left = deadline - time.time()
             if left <= 0:
-                raise DeadlineExceeded("The request's timeout ran out before the forecast was ready.")
+                why = self._turns.shortage(self.spec.name)
+                raise DeadlineExceeded(
+                    f"The request's timeout ran out before the forecast was ready{f': {why}' if why else ''}."
+                )
             await asyncio.wait({task}, timeout=min(left, LOOK_S))
             if task.done():
                 return task.result()
@@ -184,7 +289,9 @@ class FamilyClient:
             self._looked = now
             # A controller that is away for a moment tells nothing; the deadline goes on all the same.
             with suppress(Exception):
-                self.reason = await asyncio.wait_for(asyncio.to_thread(_failed_start, self.spec.name), ASK_TIMEOUT_S)
+                found = await asyncio.wait_for(asyncio.to_thread(_deployments), ASK_TIMEOUT_S)
+                self.reason = _failed_start(found.get(self.spec.name))
+                self._turns.look(self.spec.name, {name: _using(found[name]) for name in found})
         return self.reason
 
     @contextmanager
@@ -199,10 +306,7 @@ class FamilyClient:
                 f"The family {self.spec.name!r} failed to start.", hint=f"tollama runtime repair {self.spec.name}"
             ) from None
         except (RayActorError, TaskCancelledError):
-            raise RunnerFailed(
-                f"The process of the family {self.spec.name!r} died during the request.",
-                hint="Send the request again; a new process is started.",
-            ) from None
+            raise _Died from None
         except RayError as error:
             raise RunnerFailed(f"The family {self.spec.name!r} failed: {type(error).__name__}.") from error
 
@@ -222,10 +326,19 @@ async def _next(lines: AsyncIterator[bytes]) -> bytes:
     return await anext(lines)
 
 
-def _failed_start(deployment: str) -> str | None:
-    """Why Serve gave up starting a family, or None while it has not. Blocks for a few milliseconds."""
+def _deployments() -> Mapping[str, DeploymentStatusOverview]:
+    """Serve's view of every deployment. Blocks for a few milliseconds."""
     app = serve.status().applications.get(APP)
-    overview = app.deployments.get(deployment) if app is not None else None
+    return app.deployments if app is not None else {}
+
+
+def _using(overview: DeploymentStatusOverview) -> int:
+    """Replicas that have their resources: those that run, and those that finish what they have begun."""
+    return sum(n for state, n in overview.replica_states.items() if state in ("RUNNING", "STOPPING"))
+
+
+def _failed_start(overview: DeploymentStatusOverview | None) -> str | None:
+    """Why Serve gave up starting a family, or None while it has not."""
     if overview is None or overview.status.value != "UNHEALTHY":
         return None
     if "STARTUP_FAILED" not in str(getattr(overview, "status_trigger", "")).upper():

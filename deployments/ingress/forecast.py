@@ -29,6 +29,7 @@ def routes(desk: Desk) -> APIRouter:
     async def forecast(request: Request, stream: bool) -> Response:
         start = Clock()
         ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        request.state.model = ready.model
         build = desk.check(ready.family, ready.adapter, ready.requires)
         if stream if ready.stream is None else ready.stream:
             lines = _lines(desk, ready, start, request, build)
@@ -50,6 +51,7 @@ def routes(desk: Desk) -> APIRouter:
     async def validate(request: Request) -> Response:
         """Every check of a forecast request, without the forecast."""
         ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        request.state.model = ready.model
         return JSONResponse({"valid": True, "warnings": ready.warnings})
 
     return router

@@ -45,6 +45,8 @@ def routes(desk: Desk) -> APIRouter:
 
 
 async def _family(desk: Desk, client: FamilyClient) -> str:
+    if client.refused is not None:
+        return f"unavailable: {client.refused}"
     state = desk.runtimes.state(client.spec)
     if not state.ready:
         return f"unavailable: {state.reason.rstrip('.')}; {state.repair}"

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic_core import to_json
 
-from deployments.ingress import body, docs, faults
+from deployments.ingress import body, docs, faults, resident
 from deployments.ingress.desk import Desk
 from tollama.capabilities import Capabilities
 from tollama.catalog import Model
@@ -29,7 +29,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """Every known model, every installed one, and those whose manifest cannot be read."""
-        states = {held["name"]: held["state"] for held in await resident(desk)}
+        states = resident.states(await resident.held(desk))
         listed: dict[str, Any] = {
             "available": [view(desk, model, states) for model in desk.catalog.available()],
             "installed": [view(desk, model, states) for model in desk.catalog.installed()],
@@ -47,16 +47,17 @@ def routes(desk: Desk) -> APIRouter:
     async def model(name: str) -> dict[str, Any]:
         """One model, with its manifest when it is installed."""
         found = desk.catalog.find(name)
-        states = {held["name"]: held["state"] for held in await resident(desk)}
+        states = resident.states(await resident.held(desk))
         shown = view(desk, found, states)
+        shown["capabilities"] = (await resident.capabilities(desk, found)).model_dump()
         if found.manifest is not None:
             shown["manifest"] = found.manifest.model_dump(mode="json")
         return shown
 
     @router.get("/v1/models/{name}/capabilities", response_model=Capabilities)
     async def capabilities(name: str) -> Capabilities:
-        """Limits, quantiles, covariates and options of one model."""
-        return desk.catalog.find(name).capabilities
+        """Limits, quantiles, covariates and options of one model; where it is loaded, as its library has them."""
+        return await resident.capabilities(desk, desk.catalog.find(name))
 
     @router.delete("/v1/models/{name}")
     async def remove(name: str) -> dict[str, Any]:
@@ -64,18 +65,6 @@ def routes(desk: Desk) -> APIRouter:
         return {"removed": True, "name": await removed(desk, name)}
 
     return router
-
-
-async def resident(desk: Desk) -> list[dict[str, Any]]:
-    """The models that replicas hold now, each with its family."""
-    asked = [(name, client.ask("ps")) for name, client in desk.families.items()]
-    answers = await asyncio.gather(*(answer for _, answer in asked))
-    return [
-        {**held, "family": name}
-        for (name, _), replicas in zip(asked, answers, strict=True)
-        for replica in replicas
-        for held in replica
-    ]
 
 
 def view(desk: Desk, model: Model, states: dict[str, str]) -> dict[str, Any]:
@@ -105,11 +94,10 @@ async def removed(desk: Desk, name: str) -> str:
         if model.embedded:
             raise ModelNotInstalled(
                 f"The model {model.name!r} is part of tollama and has no files to remove.",
-                hint="A request with keep_alive 0 unloads it.",
+                hint=f"tollama stop {model.name} unloads it.",
             )
         raise ModelNotInstalled(f"The model {model.name!r} is not installed.", hint="tollama list shows what is.")
-    if model.family in desk.families:
-        await desk.families[model.family].ask("drop", model.name)
+    await resident.drop(desk, model)
     await asyncio.to_thread(desk.catalog.store.remove, model.name)
     return model.name
 
@@ -125,7 +113,8 @@ async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
     entry = find(canonical_name(asked.name or ""))
     gate(entry, asked, desk.catalog.home)
     desk.family(entry.family).require(entry.adapter)  # not a byte for what cannot run here
-    statuses = pull_in_child(entry, asked, desk.settings)
+    request.state.model = entry.name
+    statuses = desk.metrics.pulling(pull_in_child(entry, asked, desk.settings))
     try:
         first = await anext(statuses)
     except StopAsyncIteration:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from deployments.ingress import docs
+from deployments.ingress import docs, resident
 from deployments.ingress.desk import Desk
-from deployments.ingress.models import pulled, resident
+from deployments.ingress.models import pulled
 from tollama.catalog import Model
+from tollama.errors import ModelNotFound
 from tollama.pull import PullRequest
 from tollama.version import __version__
 
@@ -44,7 +46,7 @@ def routes(desk: Desk) -> APIRouter:
     @router.get("/api/ps")
     async def ps() -> dict[str, Any]:
         """The models in memory, the longest remaining first."""
-        held = sorted(await resident(desk), key=lambda one: (-one["expires"], one["name"]))
+        held = sorted(await resident.held(desk), key=lambda one: (-one["expires"], one["name"]))
         return {"models": [_running(desk, one) for one in held]}
 
     @docs.post(router, "/api/pull", body=PullRequest)
@@ -55,15 +57,15 @@ def routes(desk: Desk) -> APIRouter:
     return router
 
 
-def _details(model: Model) -> dict[str, Any]:
-    details = model.about.details
+def _details(family: str, model: Model | None) -> dict[str, Any]:
+    details = model.about.details if model is not None else None
     return {
         "parent_model": "",
-        "format": details.format,
-        "family": model.family,
-        "families": [model.family],
-        "parameter_size": details.parameter_size,
-        "quantization_level": details.quantization_level,
+        "format": details.format if details else "",
+        "family": family,
+        "families": [family],
+        "parameter_size": details.parameter_size if details else "",
+        "quantization_level": details.quantization_level if details else "",
     }
 
 
@@ -75,24 +77,26 @@ def _tag(model: Model) -> dict[str, Any]:
         "modified_at": (manifest.installed_at if manifest is not None else datetime.fromtimestamp(0, UTC)).isoformat(),
         "size": manifest.size_bytes if manifest is not None else 0,
         "digest": model.digest,
-        "details": _details(model),
+        "details": _details(model.family, model),
     }
 
 
 def _running(desk: Desk, held: dict[str, Any]) -> dict[str, Any]:
-    model = desk.catalog.find(held["name"])
+    model = None
+    with suppress(ModelNotFound):  # deleted, and not in the registry; it is held for as long as somebody uses it
+        model = desk.catalog.find(held["name"])
     now = datetime.now(UTC)
     left = held["expires"] - now.timestamp()
     expires = FOREVER if left > MOST_LEFT_S else now + timedelta(seconds=max(0.0, left))
-    size = int(held["memory_mb"] * 1e6) or (model.manifest.size_bytes if model.manifest is not None else 0)
+    stored = model.manifest.size_bytes if model is not None and model.manifest is not None else 0
     return {
-        "name": model.name,
-        "model": model.name,
-        "size": size,
+        "name": held["name"],
+        "model": held["name"],
+        "size": int(held["memory_mb"] * 1e6) or stored,
         "digest": held["digest"],
-        "details": _details(model),
+        "details": _details(held["family"], model),
         "expires_at": expires.isoformat(),
-        "size_vram": size if held["device"].startswith("cuda") else 0,
+        "size_vram": int(held["vram_mb"] * 1e6),
         "context_length": held["context_length"],
         "family": held["family"],
         "device": held["device"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from filelock import FileLock
 from ray import serve
 
+from deployments.blackbox import BLACK_BOXES
 from deployments.door import Door
-from deployments.ingress import docs, faults, forecast, health, models, ollama
+from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Installing
+from deployments.ingress.measured import Measured
+from deployments.ingress.supervision import Supervision
+from deployments.ingress.turns import TURNS, Gpus, Turns
 from tollama import settings as settings_module
 from tollama.catalog import Catalog
 from tollama.families import families
@@ -28,16 +35,20 @@ from tollama.store import Home
 from tollama.version import __version__
 
 DRAIN = "drain"
-"""The file in the run folder that tells the ingress to close its door."""
+"""The file in the run folder that tells every ingress replica to close its door."""
+DOORS = "doors"
+"""The folder in the run folder where each ingress replica holds a lock until its door is closed."""
 DRAIN_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class IngressConfig:
-    """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in."""
+    """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in.
+    ``gpus`` says which families share them."""
 
     home: str
     door: tuple[str, int] | None
+    gpus: Gpus
 
 
 class IngressImpl:
@@ -49,13 +60,19 @@ class IngressImpl:
         home = Home(settings.home)
         runtimes = Runtimes(settings.runtimes, keep_runtimes=settings.keep_runtimes)
         specs = families()
+        turns = Turns(config.gpus, home.run / TURNS)
+        supervision = Supervision(home.run / BLACK_BOXES, settings.restart_max, settings.restart_backoff)
+        kept = metrics.Metrics(home.run / metrics.FOLDER, handles)
         clients = {
-            name: FamilyClient(specs[name], handle, runtimes, settings.max_queue) for name, handle in handles.items()
+            name: FamilyClient(specs[name], handle, runtimes, supervision, settings.max_queue, turns, kept.family(name))
+            for name, handle in handles.items()
         }
         installing = None
         if settings.auto_install_runtimes:
             installing = Installing(runtimes, partial(install_in_child, runtimes=runtimes), settings.max_queue)
-        self.desk = Desk(settings, Catalog(home), runtimes, clients, installing)
+        self.desk = Desk(
+            settings, Catalog(home), runtimes, clients, supervision, kept, Holdings(clients), config.door, installing
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return application(self.desk, self.config.door)
@@ -68,10 +85,10 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         run = Home(desk.settings.home).run
         opened = Door(app, *door) if door is not None else None
-        watcher = None
+        watchers = [asyncio.ensure_future(desk.supervision.watch()), asyncio.ensure_future(desk.metrics.watch(desk))]
         if opened is not None:
             opened.open()
-            watcher = asyncio.ensure_future(_close_on_drain(opened, run / DRAIN))
+            watchers.append(asyncio.ensure_future(_close_on_drain(opened, run)))
         # What is here now stays; the collector need not look through it at every sweep.
         gc.collect()
         gc.freeze()
@@ -79,7 +96,7 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
         try:
             yield
         finally:
-            if watcher is not None:
+            for watcher in watchers:
                 watcher.cancel()
             if desk.installing is not None:
                 await desk.installing.close()  # who waits for a build is told, so that the door can close
@@ -94,18 +111,26 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for resource in (forecast, health, ollama, models):  # the busiest first: routes are tried in order
-        app.include_router(resource.routes(desk))
+    # The busiest first: routes are tried in order.
+    resources = (forecast, health, ollama, models, resident, metrics, info)
+    routers = [resource.routes(desk) for resource in resources]
+    for router in routers:
+        app.include_router(router)
+    # Outermost, so added last: what another layer answers counts, too.
+    every = [route for router in routers for route in router.routes]
+    app.add_middleware(Measured, metrics=desk.metrics, routes=every, known=lambda name: desk.catalog.find(name).name)
     faults.install(app)
     docs.install(app)
     return app
 
 
-async def _close_on_drain(door: Door, sign: Path) -> None:
-    while not sign.exists():  # noqa: ASYNC110 - the sign is a file, set by another process
-        await asyncio.sleep(DRAIN_POLL_S)
-    await door.close()
-    sign.with_suffix(".done").touch()
+async def _close_on_drain(door: Door, run: Path) -> None:
+    # Locked for as long as the door is open or somebody waits behind it; the kernel does it for one that is killed.
+    (run / DOORS).mkdir(parents=True, exist_ok=True)
+    with FileLock(run / DOORS / str(os.getpid()), thread_local=False):
+        while not (run / DRAIN).exists():  # noqa: ASYNC110 - the sign is a file, set by another process
+            await asyncio.sleep(DRAIN_POLL_S)
+        await door.close()
 
 
 Ingress = serve.ingress()(IngressImpl)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from tests.cli.fake_info import INFO
 from tollama import errors
 from tollama.contract import ForecastRequest, parse, quantile_key
 
@@ -46,6 +47,19 @@ class Fake:
         self.accepted: set[str] = set()
         self.api_key: str | None = None
         self.forecasts: list[dict[str, Any]] = []
+        self.loaded: dict[str, Any] = {"naive": {}}
+        self.ps = [
+            {
+                "name": "naive",
+                "digest": DIGEST,
+                "size": 400_000_000,
+                "size_vram": 100_000_000,
+                "device": "cuda:0",
+                "context_length": 2048,
+                "expires_at": "9999-12-31T23:59:59+00:00",
+                "state": "loaded",
+            }
+        ]
         self.pulls: list[dict[str, Any]] = []
         self.cut = False
         self.url = ""
@@ -79,10 +93,10 @@ class Fake:
                 return {"version": "9.9.9"}
             case ["api", "tags"]:
                 return {"models": [{"name": n, "model": n, **tag} for n in sorted(self.installed)]}
+            case ["api", "info"]:
+                return INFO
             case ["api", "ps"]:
-                loaded = {"size": 400_000_000, "size_vram": 100_000_000, "device": "cuda:0", "context_length": 2048}
-                until = {"digest": DIGEST, "expires_at": "9999-12-31T23:59:59+00:00"}
-                return {"models": [{"name": "naive", **loaded, **until}]}
+                return {"models": self.ps}
             case ["v1", "models"]:
                 views = {name: self.view(name) for name in self.licenses}
                 return {"available": [*views.values()], "installed": [views[name] for name in sorted(self.installed)]}
@@ -118,6 +132,14 @@ class Fake:
             return {"name": json.loads(data)["model"], "license": "text", "model_info": {}}
         if path == "/api/pull":
             return self.pull(json.loads(data))
+        if path.endswith(("/load", "/unload")):
+            name, _, verb = path.removeprefix("/v1/models/").partition("/")
+            self.runnable(name)
+            if verb == "load":
+                self.loaded[name] = json.loads(data)
+            else:
+                self.loaded.pop(name, None)
+            return {"model": name, "created_at": "2024-01-01T00:00:00+00:00", "done": True, "done_reason": verb}
         request = parse(ForecastRequest, data)
         self.forecasts.append(json.loads(data))
         self.runnable(request.model)

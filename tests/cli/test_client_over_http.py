@@ -28,6 +28,7 @@ def test_reading_methods(client: Client) -> None:
     assert client.health() == {"status": "ok"}
     assert client.ready()["status"] == "ready"
     assert client.version() == "9.9.9"
+    assert client.info()["versions"]["tollama"] == "9.9.9"
     assert [model["name"] for model in client.models()["installed"]] == ["naive"]
     assert client.model("naive")["manifest"]["resolved"]["commit_sha"] == "c" * 40
     assert client.capabilities("naive").max_horizon == 1024
@@ -66,6 +67,20 @@ def test_pull_then_delete(client: Client, fake: Fake) -> None:
     assert fake.pulls == [{"model": "small", "stream": True, "revision": "abc"}]
     assert client.delete("small")["removed"] is True
     assert "small" not in fake.installed
+
+
+def test_load_and_unload(client: Client, fake: Fake) -> None:
+    answer = client.load("naive", keep_alive="10m")
+    assert (answer.model, answer.done, answer.done_reason) == ("naive", True, "load")
+    assert fake.loaded["naive"] == {"keep_alive": "10m"}
+    client.load("naive", keep_alive=0, timeout=20)
+    assert fake.loaded["naive"] == {"keep_alive": 0, "timeout": 20}
+    client.load("naive")
+    assert fake.loaded["naive"] == {}
+    assert client.unload("naive").done_reason == "unload"
+    assert fake.loaded == {}
+    with pytest.raises(errors.LicenseNotAccepted):
+        client.load("gated")
 
 
 def test_server_errors_come_back_as_their_own_class(client: Client, fake: Fake) -> None:

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from tests.cli.fake_server import DIGEST, Fake, Run
 from tollama.version import __version__
 
+PS = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+
 
 def test_every_reading_command_as_a_process(fake: Fake, process: Run) -> None:
     assert process("--version").stdout.decode() == f"tollama {__version__}\n"
-    for command in ("list", "ps", "show naive", "list --json", "pull small", "rm small", "runtime list"):
+    for command in ("list", "ps", "show naive", "list --json", "pull small", "stop small", "rm small", "runtime list"):
         done = process(*command.split(), host=fake.url)
         assert done.returncode == 0, done.stderr
     assert process("list", host="127.0.0.1:9").stderr.startswith(b"Error: No tollama server")
@@ -32,7 +35,7 @@ def test_importing_the_command_line_stays_cheap() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "pull", "list", "ls", "ps", "show", "rm", "forecast", "run", "runtime", "doctor"]
+    ["serve", "pull", "list", "ls", "ps", "stop", "show", "rm", "forecast", "run", "info", "runtime", "doctor"]
     + [f"runtime {verb}" for verb in ("list", "install", "repair", "remove")],
 )
 def test_help_has_an_example(command: str, tollama: Run) -> None:
@@ -58,9 +61,42 @@ def test_list_available(fake: Fake, tollama: Run) -> None:
 
 def test_ps(fake: Fake, tollama: Run) -> None:
     header, row = tollama("ps", host=fake.url).stdout.decode().splitlines()
-    assert header.split() == ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
+    assert header.split() == PS
     assert row.split()[-4:] == ["75%/25%", "CPU/GPU", "2048", "Forever"]
     assert json.loads(tollama("ps", "--json", host=fake.url).stdout)[0]["size"] == 400_000_000
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"expires_at": (datetime.now(UTC) + timedelta(minutes=90)).isoformat()}, "1 hour from now"),
+        ({"expires_at": "2024-01-01T00:00:00+00:00", "in_use": 1}, "Stopping..."),
+        ({"state": "loading"}, "Loading..."),
+    ],
+)
+def test_ps_tells_until_when(told: dict[str, str], shown: str, fake: Fake, tollama: Run) -> None:
+    fake.ps[0] |= told
+    assert tollama("ps", host=fake.url).stdout.decode().splitlines()[1].endswith(f"2048      {shown}")
+
+
+def test_ps_of_a_model_on_a_cpu(fake: Fake, tollama: Run) -> None:
+    fake.ps[0] |= {"size_vram": 0, "device": "cpu"}
+    assert "100% CPU" in tollama("ps", host=fake.url).stdout.decode()
+    fake.ps.clear()
+    assert tollama("ps", host=fake.url).stdout.decode().split() == PS
+    assert json.loads(tollama("ps", "--json", host=fake.url).stdout) == []
+
+
+def test_stop(fake: Fake, tollama: Run) -> None:
+    fake.installed.add("small")
+    done = tollama("stop", "naive", "small", host=fake.url)
+    assert done.returncode == 0
+    assert done.stdout.decode() == "Stopped naive.\nStopped small.\n"
+    assert fake.loaded == {}
+    assert tollama("stop", "naive", host=fake.url).returncode == 0
+    unknown = tollama("stop", "nothing", host=fake.url)
+    assert unknown.returncode == 1
+    assert unknown.stderr.decode() == "Error: There is no such model.\nHint: Did you mean small?\n"
 
 
 def test_show(fake: Fake, tollama: Run) -> None:
@@ -137,7 +173,9 @@ def test_a_pull_that_breaks_off(fake: Fake, tollama: Run) -> None:
     assert "Error: The hub could not be reached.\nHint: Check the network" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("command", ["list", "ps", "show naive", "rm naive", "pull naive", "forecast naive -n 1 -"])
+@pytest.mark.parametrize(
+    "command", ["list", "ps", "stop naive", "show naive", "rm naive", "pull naive", "forecast naive -n 1 -"]
+)
 def test_no_server(command: str, tollama: Run) -> None:
     done = tollama(*command.split(), host="127.0.0.1:9", stdin=b"ds,y\n2024-01-01,1\n")
     assert done.returncode == 1

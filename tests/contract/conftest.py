@@ -32,7 +32,8 @@ NARROW = Capabilities(
 POINT = Capabilities(max_context=512, max_horizon=8, quantiles=Quantiles(method="conformal"), options=OPTIONS)
 
 
-def _install(store: Store, name: str, capabilities: Capabilities, family: str = "mock") -> None:
+def install(store: Store, name: str, capabilities: Capabilities = POINT, family: str = "mock") -> None:
+    """A model without files, as if it had been pulled."""
     known, now = entry(name, source=EMBEDDED), datetime.now(UTC)
     manifest = Manifest(
         name=name,
@@ -59,7 +60,7 @@ def installed(server: Server) -> Iterator[None]:
     store = Store(Home(server.home))
     models = {"narrow": (NARROW, "mock"), "pointed": (POINT, "mock"), "ghost": (NARROW, "ghosts")}
     for name, (capabilities, family) in models.items():
-        _install(store, name, capabilities, family)
+        install(store, name, capabilities, family)
     yield
     for name in models:
         store.remove(name)

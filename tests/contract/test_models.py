@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -15,6 +16,9 @@ from fastapi.testclient import TestClient
 
 from deployments.ingress import health
 from deployments.ingress.desk import Desk
+from deployments.ingress.holdings import Holdings
+from deployments.ingress.metrics import Metrics
+from deployments.ingress.supervision import Supervision
 from tests.contract.checks import lines, refused
 from tests.hub import LoopbackHub
 from tests.serving import Server, request
@@ -61,7 +65,15 @@ def test_readiness_tells_each_check(api: httpx.Client) -> None:
 
 def test_readiness_fails_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LEAST_DISK_MB", 1e12)
-    desk = Desk(Settings(home=tmp_path), Catalog(Home(tmp_path)), Runtimes(tmp_path / "runtimes"), {})
+    desk = Desk(
+        Settings(home=tmp_path),
+        Catalog(Home(tmp_path)),
+        Runtimes(tmp_path / "runtimes"),
+        {},
+        Supervision(tmp_path / "none", 5, 1.0),
+        cast(Metrics, None),  # would set the environment of the servers that are started later
+        Holdings({}),
+    )
     app = FastAPI()
     app.include_router(health.routes(desk))
     client = TestClient(app)

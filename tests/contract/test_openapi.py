@@ -8,7 +8,15 @@ import pytest
 from tollama import contract
 from tollama.errors import http_table
 
-COMPONENTS = ("ForecastRequest", "ForecastResponse", "SeriesInput", "SeriesForecast")
+COMPONENTS = (
+    "ForecastRequest",
+    "ForecastResponse",
+    "SeriesInput",
+    "SeriesForecast",
+    "LoadRequest",
+    "LoadResponse",
+    "GenerateRequest",
+)
 
 
 def test_the_types_have_their_names(api: httpx.Client) -> None:
@@ -28,6 +36,29 @@ def test_forecast_routes_take_and_give_them(api: httpx.Client, path: str) -> Non
     assert answer == {"$ref": "#/components/schemas/ForecastResponse"}
     given = {code: error.status for code, error in http_table().items()}
     assert {str(status) for status in given.values()} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "required"),
+    [
+        ("/api/generate", "GenerateRequest", True),
+        ("/v1/models/{name}/load", "LoadRequest", False),
+        ("/v1/models/{name}/unload", None, False),
+    ],
+)
+def test_routes_that_load_and_unload(api: httpx.Client, path: str, body: str | None, required: bool) -> None:
+    operation = api.get("/openapi.json").json()["paths"][path]["post"]
+    if body is None:
+        assert "requestBody" not in operation
+    else:
+        assert operation["requestBody"] == {
+            "required": required,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}},
+        }
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/LoadResponse"}
+    assert [one["name"] for one in operation.get("parameters", [])] == (["name"] if "{name}" in path else [])
+    assert {"404", "409", "503", "504"} <= set(operation["responses"])
 
 
 def test_there_is_no_422(api: httpx.Client) -> None:

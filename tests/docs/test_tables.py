@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+from deployments.ingress.metrics import METRICS
 from tests.serving import CHECKOUT
 from tollama.errors import http_table
 from tollama.settings import ALIASES, Settings, env_name
@@ -27,9 +28,21 @@ def settings() -> str:
     return "\n".join(["| key | environment | default | |", "|---|---|---|---|", *rows])
 
 
+def metrics() -> str:
+    rows = [
+        f"| `{one.name}` | {one.kind} | {' '.join(f'`{label}`' for label in one.labels)} | {one.text} |"
+        for one in METRICS.values()
+    ]
+    return "\n".join(["| metric | type | labels | |", "|---|---|---|---|", *rows])
+
+
 def test_every_error_code_is_documented() -> None:
     assert errors() in (DOCS / "errors.md").read_text(), errors()
 
 
 def test_every_setting_is_documented() -> None:
     assert settings() in (DOCS / "settings.md").read_text(), settings()
+
+
+def test_every_metric_is_documented() -> None:
+    assert metrics() in (DOCS / "metrics.md").read_text(), metrics()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Inside
+from tests.hub import LoopbackHub
 from tests.serving import TOLLAMA, Server, request, series, wait_for
 from tollama.registry import find
 
@@ -70,6 +71,28 @@ def test_the_servers_numbers_are_the_librarys(
     (held,) = [model for model in server.ps() if model["name"] == NAME]
     assert (held["family"], held["size_vram"]) == ("torch", 0)
     assert held["size"] > 0
+
+
+def test_the_capabilities_of_a_loaded_model_are_its_own_word(
+    server: Server, checkpoint: Path, hub: LoopbackHub
+) -> None:
+    name = "chronos-bolt-mini"
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["chronos_config"]["context_length"] = 512
+    files: dict[str, bytes | Path] = {path.name: path for path in checkpoint.iterdir()}
+    source = find(name).source
+    hub.add(str(source.repo_id), files | {"config.json": json.dumps(config).encode()}, str(source.revision))
+    assert tollama(server, "pull", name).returncode == 0
+    try:
+        told = server.get(f"/v1/models/{name}/capabilities").json()
+        assert told == find(name).capabilities.model_dump(mode="json")
+        assert server.post(f"/v1/models/{name}/load", {"keep_alive": "5m"}).status_code == 200
+        known = server.get(f"/v1/models/{name}/capabilities").json()
+        assert known == told | {"max_context": 512}, "this one looks back less far than the registry says"
+        assert server.get(f"/v1/models/{name}").json()["capabilities"] == known
+    finally:
+        tollama(server, "rm", name)
+    assert server.get(f"/v1/models/{name}/capabilities").json() == told
 
 
 def test_the_command_line_forecasts_with_it(server: Server, pulled: dict[str, Any], tmp_path: Path) -> None:

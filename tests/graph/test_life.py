@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -47,6 +49,45 @@ def test_keep_alive_belongs_to_the_model_and_acts_by_itself(server: Server) -> N
     assert "seasonal-naive" in names(server)
     server.forecast(model="seasonal-naive", keep_alive=0)
     assert "seasonal-naive" not in names(server)
+
+
+def row(server: Server, name: str) -> Mapping[str, Any] | None:
+    """What ``/api/ps`` says of a model; None if it is not in memory."""
+    return next((model for model in server.ps() if model["name"] == name), None)
+
+
+def test_ps_tells_the_truth_from_the_load_to_the_end(server: Server) -> None:
+    for name in ("seasonal-naive", "auto-theta", "auto-ets"):
+        server.post(f"/v1/models/{name}/unload", {})
+    wait_for(lambda: not server.processes("ServeReplica:tollama:baseline"), 60, "the end of the family's process")
+    assert row(server, "auto-theta") is None
+    answers: list[httpx.Response] = []
+    path = "/v1/models/auto-theta/load"
+    loading = threading.Thread(target=lambda: answers.append(server.post(path, {"keep_alive": "10m"})))
+    loading.start()
+    seen: list[str | None] = []
+    while not answers:
+        held = row(server, "auto-theta")
+        state_then = None if held is None else str(held["state"])
+        if not seen or seen[-1] != state_then:
+            seen.append(state_then)
+    loading.join()
+    assert answers[0].json()["done_reason"] == "load"
+    assert seen in ([None, "loading"], [None, "loading", "loaded"]), "its process starts, it is loaded, it is there"
+    answer = server.forecast(model="auto-theta", keep_alive="10m").json()
+    assert answer["timing"]["model_load_ms"] == 0
+    held = row(server, "auto-theta")
+    assert held is not None
+    assert (held["state"], held["in_use"], held["family"]) == ("loaded", 0, "baseline")
+    (pid,) = server.processes("ServeReplica:tollama:baseline")
+    assert held["replica"] == f"baseline-{pid}"
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: row(server, "auto-theta") is None, 10, "the end of what the process held")
+    server.post("/v1/models/auto-theta/load", {"keep_alive": 0.5})
+    wait_for(lambda: row(server, "auto-theta") is None, 5, "the expiry of auto-theta")
+    wait_for(lambda: not server.processes("ServeReplica:tollama:baseline"), 60, "the end of the family's process")
+    assert state(server, "baseline") == "idle"
+    assert not [model for model in server.ps() if model["family"] == "baseline"]
 
 
 def test_forever_is_told_as_the_year_9999(server: Server) -> None:

@@ -16,30 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from uv import find_uv_bin
 
+from tests.graph.conftest import install_stranger
 from tests.serving import CHECKOUT, RUNTIMES, Server, wait_for
 from tollama.launcher import RAY_ENVIRONMENT, render
 from tollama.settings import load
 
 DECOYS = ("tollama", "deployments", "numpy", "ray", "statsforecast", "json")
-
-
-def uv(*arguments: str) -> None:
-    done = subprocess.run([find_uv_bin(), *arguments], cwd=CHECKOUT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def wheel_tollama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``tollama`` installed from a wheel into an empty environment."""
-    folder = tmp_path_factory.mktemp("wheel")
-    uv("build", "--wheel", "--quiet", "--out-dir", str(folder))
-    uv("venv", "--quiet", "--python", sys.executable, str(folder / "venv"))
-    (wheel,) = folder.glob("*.whl")
-    constraints = str(CHECKOUT / "runtime_envs/base.txt")
-    uv("pip", "install", "--quiet", "--python", str(folder / "venv"), "--constraints", constraints, str(wheel))
-    return folder / "venv/bin/tollama"
 
 
 EXAMPLE = {
@@ -104,7 +87,7 @@ def example(wheel_tollama: Path, tmp_path_factory: pytest.TempPathFactory) -> No
         (folder / name).write_text(text)
     lock = (CHECKOUT / "runtime_envs/baseline.txt").read_text()
     (folder / "tollama_example/requirements.txt").write_text(lock)
-    uv("pip", "install", "--quiet", "--python", str(wheel_tollama.parent.parent), "--no-deps", str(folder))
+    install_stranger(wheel_tollama, folder)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import pytest
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient, Gone
 from deployments.ingress.installing import RETRY_S, Build, Installing
+from deployments.ingress.turns import Gpus, Turns
 from tollama import runtime_child
 from tollama.errors import DeadlineExceeded, QueueFull, RunnerUnavailable, TollamaError
 from tollama.families import FamilySpec, families
@@ -234,8 +235,13 @@ def test_closing_ends_the_build_and_tells_who_waits() -> None:
 def test_the_desk_has_a_runtime_built_only_where_the_setting_says_so(on: bool) -> None:
     async def check(world: World) -> None:
         spec = replace(SPEC, adapters={"known": "module:Class"})
-        client = FamilyClient(spec, MagicMock(), world, 1)  # type: ignore[arg-type]
-        desk = Desk(Settings(), None, world, {"tiny": client}, world.installing if on else None)  # type: ignore[arg-type]
+        unused = MagicMock()
+        turns = Turns(Gpus(), Path("none"))
+        client = FamilyClient(spec, unused, world, unused, 1, turns, unused)  # type: ignore[arg-type]
+        desk = Desk(
+            Settings(), unused, world, {"tiny": client}, unused, unused, unused,  # type: ignore[arg-type]
+            installing=world.installing if on else None,
+        )  # fmt: skip
         with pytest.raises(RunnerUnavailable, match="cannot run"):
             desk.check("tiny", "unknown", {})
         if on:

@@ -36,3 +36,23 @@ def test_one_at_a_time_and_a_dead_holder_frees_it(tmp_path: Path) -> None:
     holder.communicate()
     assert entered.wait(10)
     waiting.join()
+
+
+def test_nobody_waits_for_ever_behind_one_that_hangs(tmp_path: Path) -> None:
+    path = str(tmp_path / "slot")
+    with Slot(path):
+        impatient = Slot(path, patience=0.1)
+        with impatient:
+            pass
+    with Slot(path, patience=0.0):  # the one that gave up has left the queue
+        entered = threading.Event()
+
+        def enter() -> None:
+            with Slot(path, patience=60):
+                entered.set()
+
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    waiting.join()

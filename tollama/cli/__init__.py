@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tollama.cli import doctor, forecast, models, output, runtime, serve
+from tollama.cli import doctor, forecast, info, models, output, running, runtime, serve
 from tollama.version import __version__
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ def _root(
     pass
 
 
-for group in (serve, models, forecast, runtime, doctor):
+for group in (serve, models, running, forecast, runtime, info, doctor):
     group.register(app)
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")

@@ -1,4 +1,4 @@
-"""``pull``, ``list``, ``ps``, ``show`` and ``rm``: the models of the server."""
+"""``pull``, ``list``, ``show`` and ``rm``: the models of the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: tollama pull chronos-bolt-small")(pull)
     app.command("list", epilog="Example: tollama list --available")(list_models)
     app.command("ls", hidden=True, epilog="Example: tollama ls")(list_models)
-    app.command(epilog="Example: tollama ps --json")(ps)
     app.command(epilog="Example: tollama show seasonal-naive")(show)
     app.command(epilog="Example: tollama rm chronos-bolt-small")(rm)
 
@@ -82,37 +81,6 @@ def _licence(model: dict[str, Any]) -> str:
     licence = model.get("license") or {}
     asked = licence.get("needs_acceptance") and not licence.get("accepted")
     return f"{licence.get('id', '-')}{' (to be accepted)' if asked else ''}"
-
-
-def ps(as_json: Json = False, host: Host = None) -> None:
-    """List the loaded models."""
-    with connect(host) as client:
-        models = client.ps()
-    if as_json:
-        output.emit(models)
-        return
-    output.table(
-        ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"),
-        [
-            (
-                model["name"],
-                str(model.get("digest") or "-")[:12],
-                output.size(model.get("size")),
-                _processor(model),
-                str(model.get("context_length", "-")),
-                output.ago(model.get("expires_at")),
-            )
-            for model in models
-        ],
-    )
-
-
-def _processor(model: dict[str, Any]) -> str:
-    total, on_gpu = model.get("size") or 0, model.get("size_vram") or 0
-    share = round(100 * min(1.0, on_gpu / total)) if total else 0
-    if 0 < share < 100:
-        return f"{100 - share}%/{share}% CPU/GPU"
-    return "100% GPU" if share or str(model.get("device", "")).startswith("cuda") else "100% CPU"
 
 
 def show(name: Name, as_json: Json = False, host: Host = None) -> None:

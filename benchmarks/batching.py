@@ -1,0 +1,136 @@
+"""How much of a model's own speed many small clients get, what a single one waits, and whether a panel starves it.
+
+Chronos-Bolt small with random weights, series of 512 daily values, horizon 24. The measure is the adapter called in
+process, 32 series at a time, while the graph idles and as many clients ask an echo at the pace that the graph reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import bodies, environments, report, server, wire
+from benchmarks.http import echo
+from benchmarks.real_size import CHECKPOINTS, CONTEXT, pull
+from tests.hub import LoopbackHub
+from tollama.families import families
+from tollama.registry import find
+from tollama.seam import ModelRef, Task
+
+MODEL = "chronos-bolt-small"
+CLIENTS = 32
+SECONDS = 15.0
+SINGLES = 40
+PANEL = 3_000
+"""Series of the panel that a single caller asks beside."""
+LEAST_SHARE, MOST_SINGLE, MOST_BATCHES = 0.9, 1.25, 3.0
+
+
+def main() -> int:
+    """Run; the exit status."""
+    parser = report.arguments("batching", "Many small clients of one model against the model in process.", url=False)
+    options = parser.parse_args()
+    out = report.Report("batching", options)
+    (checkpoint,) = (one for one in CHECKPOINTS if one.model == MODEL)
+    one = wire.post("/v1/forecast", bodies.forecast(MODEL, 1, CONTEXT, keep_alive="1h"))
+    panel = wire.post("/v1/forecast", bodies.forecast(MODEL, PANEL, CONTEXT, keep_alive="1h"))
+    with tempfile.TemporaryDirectory(prefix="tollama-bench-") as folder:
+        files = checkpoint.folder(Path(folder, "checkpoints"))
+        with LoopbackHub(Path(folder)) as hub, server.tollama(TOLLAMA_HF_ENDPOINT=hub.url) as tollama, echo() as other:
+            pull(tollama, hub, MODEL, files)
+            asyncio.run(wire.hammer(tollama.door, one, 2, 3.0))
+            alone = asyncio.run(_singles(tollama.door, one, SINGLES))
+            rate, _ = asyncio.run(wire.hammer(tollama.door, one, CLIENTS, SECONDS))
+            with _load(f"{other}/json", one, rate):
+                many, _ = _in_process(files, CLIENTS)
+            _, single = _in_process(files, 1)
+            beside = asyncio.run(_beside(tollama.door, one, panel))
+    median = statistics.median(alone)
+    out.row(f"{CLIENTS} clients of one series each", rate, "series/s")
+    out.row(f"in process, {CLIENTS} series at a time, an echo asked at that pace", many, "series/s")
+    out.row("the clients' part of it", rate / many, "", least=LEAST_SHARE)
+    out.row("one client, one series: p50", median, "ms")
+    out.row("in process, one series: p50", single * 1e3, "ms")
+    out.row("the client's wait / in process", median / (single * 1e3), "", most=MOST_SINGLE)
+    batch = CLIENTS / many
+    waited = report.quantile(beside, 0.95)
+    out.row(f"one series beside a panel of {PANEL:,}: p95", waited, "ms")
+    out.row(f"the same / a batch of {CLIENTS} in process", waited / 1e3 / batch, "", most=MOST_BATCHES)
+    return out.end()
+
+
+def _in_process(files: Path, series: int) -> tuple[float, float]:
+    """Series per second, and the median seconds of a call, of the adapter in the family's environment."""
+    entry = find(MODEL)
+    ref = ModelRef(MODEL, entry.family, entry.adapter, str(files), "0" * 64, entry.capabilities)
+    options = {name: option.default for name, option in entry.capabilities.options.items()}
+    call = {
+        "target": families()[entry.family].adapters[entry.adapter],
+        "ref": ref,
+        "task": Task(bodies.HORIZON, (0.1, 0.5, 0.9), options),
+        "steps": CONTEXT,
+        "series": series,
+        "threads": environments.THREADS,
+        "seconds": SECONDS,
+    }
+    ((rate, median),) = environments.run(entry.family, ("benchmarks.side_by_side:alone", call))
+    return rate, median
+
+
+async def _singles(base: str, request: bytes, number: int) -> list[float]:
+    """Milliseconds of so many requests, one after the other."""
+    connection = await wire.connect(base)
+    times = [await wire.timed(connection, request) for _ in range(number)]
+    connection.close()
+    return times
+
+
+async def _beside(base: str, request: bytes, panel: bytes) -> list[float]:
+    """Milliseconds of single requests, one after the other, while a panel is computed."""
+    big, small = await wire.connect(base), await wire.connect(base)
+    times: list[float] = []
+    computing = asyncio.ensure_future(wire.timed(big, panel))
+    await asyncio.sleep(3)  # until the panel is read and being computed
+    while not computing.done():
+        times.append(await wire.timed(small, request))
+    await computing
+    big.close()
+    small.close()
+    return times
+
+
+@contextlib.contextmanager
+def _load(url: str, request: bytes, rate: float) -> Iterator[None]:
+    """As many clients as the graph had, which ask the echo at ``rate`` requests per second in all."""
+    base, _, path = url.rpartition("/")
+    asked = request.replace(b"POST /v1/forecast ", f"POST /{path} ".encode(), 1)
+    over = threading.Event()
+
+    async def client() -> None:
+        connection = await wire.connect(base)
+        while not over.is_set():
+            start = time.perf_counter()
+            await wire.timed(connection, asked)
+            await asyncio.sleep(max(0.0, CLIENTS / rate - (time.perf_counter() - start)))
+        connection.close()
+
+    async def clients() -> None:
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+    thread = threading.Thread(target=lambda: asyncio.run(clients()))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

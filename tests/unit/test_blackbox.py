@@ -1,0 +1,107 @@
+"""What is left of a replica that died, and of one that left properly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments import blackbox
+from deployments.blackbox import BlackBox, collect
+
+LIVE = """
+import sys
+from deployments.blackbox import BlackBox
+box = BlackBox(sys.argv[1], "a-family")
+with box.computing("m", ["one", "two"]):
+    if len(sys.argv) > 2:
+        box.blame(sys.argv[2])
+    print("up", flush=True)
+    input()
+box.close()
+"""
+
+
+def process(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    started = subprocess.Popen(
+        [sys.executable, "-c", LIVE, str(folder), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "up\n"
+    return started
+
+
+def test_a_killed_process_tells_what_it_was_computing(tmp_path: Path) -> None:
+    started = process(tmp_path)
+    assert collect(tmp_path) == ([], []), "it lives"
+    started.kill()
+    started.communicate()
+    deaths, fresh = collect(tmp_path)
+    assert deaths == fresh
+    (death,) = deaths
+    assert (death.family, death.reason, death.model) == ("a-family", "crash", "m")
+    assert death.calls == {"one", "two"}
+    again, none = collect(tmp_path)
+    assert [one.name for one in again] == [death.name], "another ingress replica reads it too"
+    assert none == []
+
+
+def test_it_may_say_why_it_is_going_to_be_ended(tmp_path: Path) -> None:
+    started = process(tmp_path, "hang")
+    started.kill()
+    started.communicate()
+    ((death,), _) = collect(tmp_path)
+    assert (death.reason, death.model) == ("hang", "m")
+
+
+@pytest.mark.parametrize(("arguments", "deaths"), [((), 0), (("health",), 1)])
+def test_leaving_properly_leaves_nothing_unless_there_was_blame(
+    tmp_path: Path, arguments: tuple[str, ...], deaths: int
+) -> None:
+    started = process(tmp_path, *arguments)
+    started.communicate("\n")
+    assert started.returncode == 0
+    assert len(collect(tmp_path)[0]) == deaths
+
+
+def test_idle_between_calls_nothing_is_blamed(tmp_path: Path) -> None:
+    code = LIVE.replace("    print", "    pass\nif True:\n    print")
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "up\n"
+    started.kill()
+    started.communicate()
+    ((death,), _) = collect(tmp_path)
+    assert (death.model, death.calls) == (None, frozenset())
+
+
+def test_records_go_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = process(tmp_path)
+    started.kill()
+    started.communicate()
+    collect(tmp_path)
+    (record,) = tmp_path.iterdir()
+    os.utime(record, (0, 0))
+    assert collect(tmp_path) == ([], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_calls_than_the_file_holds_are_not_recorded_wrongly(tmp_path: Path) -> None:
+    box = BlackBox(str(tmp_path), "f")
+    with box.computing("m", ["x" * 16] * blackbox.SIZE):
+        (path,) = tmp_path.iterdir()
+        assert b'"calls": []' in path.read_bytes()
+    box.close()
+
+
+def test_without_a_folder_nothing_is_recorded(tmp_path: Path) -> None:
+    box = BlackBox(None, "f")
+    with box.computing("m", ["a"]):
+        box.blame("hang")
+    box.close()
+    assert collect(tmp_path / "none") == ([], [])
