@@ -23,6 +23,39 @@ from tollama.seam import ItemFailure, ItemForecast, Placement
 
 NOT_FINITE = RunnerFailed("The model gave a forecast that is not finite.", hint="Leave the series out.")
 TOO_LARGE = RunnerFailed("The forecast is too large for 64-bit numbers.", hint="Send the series in a larger unit.")
+COMPILER = ("torch._dynamo",)
+"""To put off: torch's compiler. Libraries mark functions for it, and none of ours compiles any."""
+TRANSFORMERS = (
+    *COMPILER,
+    "accelerate",
+    "scipy.optimize",
+    "torch.distributed.tensor",
+    "transformers.distributed.expert_parallel",
+    "transformers.distributed.tensor_parallel",
+)
+"""To put off beside transformers: models spread over machines, and the losses of image models."""
+GRANITE = (
+    *TRANSFORMERS,
+    *(
+        f"tsfm_public.toolkit.{name}"
+        for name in (
+            "callbacks",
+            "data_handling",
+            "dataset",
+            "get_model",
+            "lr_finder",
+            "recursive_predictor",
+            "time_series_anomaly_detection_pipeline",
+            "time_series_classification_pipeline",
+            "time_series_classification_preprocessor",
+            "time_series_forecasting_pipeline",
+            "time_series_imputation_pipeline",
+            "time_series_preprocessor",
+            "util",
+        )
+    ),
+)
+"""To put off beside tsfm_public: all that its toolkit offers."""
 
 
 def versions(*names: str) -> Mapping[str, str]:

@@ -19,6 +19,19 @@ if np.__version__.startswith("1."):
     # The server's numpy 2 pickles arrays by a function of this module, which numpy 1 has under its older name only.
     sys.modules.setdefault("numpy._core.numeric", import_module("numpy.core.numeric"))
 
+UNUSED = (
+    *_torch.COMPILER,
+    "jax",
+    "lightning.fabric.fabric",
+    "lightning.pytorch.trainer.connectors",
+    "lightning.pytorch.trainer.trainer",
+    "scipy.stats",
+    "torchmetrics",
+    "uni2ts.model.moirai.finetune",
+    "uni2ts.model.moirai.pretrain",
+)
+"""To put off beside uni2ts: training, the distributions of other models, and jax, which is there for annotations."""
+
 
 def load(kind: Any, ref: ModelRef, placement: Placement) -> Any:
     """The network of class ``kind``, a ``PyTorchModelHubMixin``, from the snapshot's one file ``model.safetensors``.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _chronos, _torch
+from deployments.adapters import _chronos, _lazy, _torch
 from deployments.adapters._chronos import Loaded
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
@@ -42,6 +42,7 @@ class Chronos2:
     def capabilities(self, model: Loaded, declared: Capabilities) -> Capabilities:
         return _chronos.capabilities(model, declared)
 
+    @_lazy.put_off(*_torch.TRANSFORMERS)
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises ValueError for a snapshot that is no Chronos-2 model or lacks some of its weights."""
         pipeline = _chronos.load(ref, placement, "Chronos2Pipeline")

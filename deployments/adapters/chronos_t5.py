@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deployments.adapters import _chronos, _torch
+from deployments.adapters import _chronos, _lazy, _torch
 from deployments.adapters._chronos import Loaded
 from tollama.capabilities import Capabilities
 from tollama.rescale import rescaling
@@ -32,6 +32,7 @@ class ChronosT5:
     def capabilities(self, model: Loaded, declared: Capabilities) -> Capabilities:
         return _chronos.capabilities(model, declared)
 
+    @_lazy.put_off(*_torch.TRANSFORMERS)
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises ValueError for a snapshot that is no Chronos-Loaded model or lacks some of its weights."""
         pipeline = _chronos.load(ref, placement, "ChronosPipeline")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch
+from deployments.adapters import _lazy, _torch
 from tollama.capabilities import Capabilities
 from tollama.errors import InvalidSeries
 from tollama.quantiles import at_levels
@@ -88,6 +88,7 @@ class FlowState:
             update={"max_context": config.context_length, "quantiles": native, "point": config.prediction_type}
         )
 
+    @_lazy.put_off(*_torch.GRANITE)
     def load(self, ref: ModelRef, placement: Placement) -> Flow:
         """Raises ValueError for a snapshot that lacks weights. The weights stay in float32 whatever ``dtype`` says:
         the recurrence is in complex numbers, which have no half precision."""

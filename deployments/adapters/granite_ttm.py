@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch
+from deployments.adapters import _lazy, _torch
 from tollama import conformal
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
@@ -27,6 +27,23 @@ TOO_SHORT = (
     "The history is too short for errors of the model in it: the quantiles come from those of the seasonal naive."
 )
 ONE_VALUE = "One value tells nothing of the spread: the quantiles equal the forecast."
+
+FREQUENCIES = {
+    "oov": 0,
+    "min": 1,
+    "2min": 2,
+    "5min": 3,
+    "10min": 4,
+    "15min": 5,
+    "30min": 6,
+    "h": 7,
+    "H": 7,
+    "d": 8,
+    "D": 8,
+    "W": 9,
+}
+"""The tokens of frequencies: ``DEFAULT_FREQUENCY_MAPPING`` of ``tsfm_public.toolkit.time_series_preprocessor``, written
+down here because that module takes 1.3 s to import."""
 
 Floats = NDArray[np.float64]
 
@@ -68,16 +85,19 @@ class GraniteTtm:
             }
         )
 
+    @_lazy.put_off(*_torch.GRANITE)
     def load(self, ref: ModelRef, placement: Placement) -> Mixer:
         """Raises ValueError for a snapshot that lacks weights or is fine-tuned to several channels."""
         _torch.start(placement)
         _torch.quiet_granite()
-        from tsfm_public.models import tinytimemixer as ttm
-        from tsfm_public.toolkit.time_series_preprocessor import DEFAULT_FREQUENCY_MAPPING
+        from tsfm_public.models.tinytimemixer import (
+            TinyTimeMixerForDecomposedPrediction,
+            TinyTimeMixerForPrediction,
+        )
 
         # The library tells the decomposed ones (-dec-) by the revision's name, which a folder does not have.
         decomposed = any(name.startswith("trend_forecaster.") for name in _torch.stored(ref.snapshot))
-        kind = ttm.TinyTimeMixerForDecomposedPrediction if decomposed else ttm.TinyTimeMixerForPrediction
+        kind = TinyTimeMixerForDecomposedPrediction if decomposed else TinyTimeMixerForPrediction
         network = kind.from_pretrained(ref.snapshot, local_files_only=True, use_safetensors=True)
         _torch.require_weights(network, ref.snapshot)
         config = network.config
@@ -90,7 +110,7 @@ class GraniteTtm:
             config.context_length,
             config.prediction_filter_length or config.prediction_length,
             tuple(config.quantile_levels) if config.multi_quantile_head else (),
-            {name: token for name, token in DEFAULT_FREQUENCY_MAPPING.items() if token < vocabulary} or None,
+            {name: token for name, token in FREQUENCIES.items() if token < vocabulary} or None,
         )
         _predict(model, [np.zeros(model.context)], ["h"], 1)
         return model

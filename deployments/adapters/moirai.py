@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch, _uni2ts
+from deployments.adapters import _lazy, _torch, _uni2ts
 from tollama.capabilities import Capabilities
 from tollama.errors import UnsupportedByModel
 from tollama.seam import Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
@@ -69,6 +69,7 @@ class Moirai:
         option = declared.options["patch_size"].model_copy(update={"choices": sizes})
         return declared.model_copy(update={"options": {**declared.options, "patch_size": option}})
 
+    @_lazy.put_off(*_uni2ts.UNUSED)
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises what `_uni2ts.load` does, and ValueError for a model without the patch sizes needed."""
         _torch.start(placement)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.adapters import _torch, _uni2ts
+from deployments.adapters import _lazy, _torch, _uni2ts
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.seam import Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
@@ -57,6 +57,7 @@ class Moirai2:
             }
         )
 
+    @_lazy.put_off(*_uni2ts.UNUSED)
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises what `_uni2ts.load` does."""
         _torch.start(placement)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _torch
+from deployments.adapters import _lazy, _torch
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.rescale import rescaling
@@ -51,6 +51,7 @@ class PatchTstFm:
         max_context = config.context_length - declared.max_horizon
         return declared.model_copy(update={"max_context": max_context, "quantiles": native})
 
+    @_lazy.put_off(*_torch.GRANITE)
     def load(self, ref: ModelRef, placement: Placement) -> PatchTst:
         """Raises ValueError for a snapshot that lacks weights."""
         _torch.start(placement)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.adapters import _timesfm, _torch
+from deployments.adapters import _lazy, _timesfm, _torch
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.rescale import rescaling
@@ -53,6 +53,7 @@ class TimesFM2p5:
             }
         )
 
+    @_lazy.put_off(*_torch.COMPILER)
     def load(self, ref: ModelRef, placement: Placement) -> Model:
         """Raises RuntimeError or FileNotFoundError for a snapshot that is no TimesFM 2.5 model or lacks weights."""
         torch = _torch.start(placement)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.adapters import _timesfm, _torch
+from deployments.adapters import _lazy, _timesfm, _torch
 from tollama.capabilities import Capabilities
 from tollama.quantiles import at_levels
 from tollama.rescale import rescaling
@@ -53,6 +53,7 @@ class TimesFM3:
             }
         )
 
+    @_lazy.put_off(*_torch.COMPILER)
     def load(self, ref: ModelRef, placement: Placement) -> Model:
         """Raises FileNotFoundError, RuntimeError or ValueError for a snapshot that is no whole TimesFM 3.0 model."""
         _torch.start(placement)
