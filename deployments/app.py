@@ -107,7 +107,8 @@ def build(args: GraphArgs) -> Application:
     gpus = shares({name: (specs[name], family) for name, family in enabled.items()}, _gpus())
     handles = {name: _family(specs[name], family, settings, gpus) for name, family in enabled.items()}
     door = (args.door.host, args.door.port) if args.door is not None else None
-    config = IngressConfig(str(settings.home), door, gpus)
+    replicas = {name: family.max_replicas for name, family in enabled.items()}
+    config = IngressConfig(str(settings.home), door, gpus, replicas)
     metrics.prepare(Home(settings.home).run / metrics.FOLDER)
     ingress = serve.deployment(
         name="ingress",

@@ -77,6 +77,7 @@ class Family:
         )
         self._sick = False
         self._started = self._touched = time.time()
+        self._calls = 0
         self._busy_until: Callable[[], float] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
@@ -151,8 +152,10 @@ class Family:
     # What Serve calls.
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What the scaling policy reads: models held, and when this replica was last of use (epoch seconds)."""
-        return {"hold": float(len(self._residency.residents)), "last_used": self._touched}
+        """What the scaling policy reads: models held, calls under way, and when this replica was last of use (epoch
+        seconds). Control verbs are no use."""
+        held = float(len(self._residency.residents))
+        return {"hold": held, "calls": float(self._calls), "last_used": self._touched}
 
     async def record_routing_stats(self) -> dict[str, list[str]]:
         """What the router of a family of several replicas reads: the models here, or on their way."""
@@ -181,6 +184,8 @@ class Family:
     # The work.
 
     async def _answer(self, call: Call, report: Callable[[Progress], None]) -> Result | Refusal:
+        self._calls += 1
+        self._touched = time.time()
         try:
             self._require_gpu()
             return await self._run(call, report)
@@ -194,6 +199,7 @@ class Family:
             cause = cause_of(error)
             return Refusal(failed.record, alone=cause is None, cause=cause)
         finally:
+            self._calls -= 1
             self._touched = time.time()
 
     async def _run(self, call: Call, report: Callable[[Progress], None]) -> Result:

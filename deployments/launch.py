@@ -22,7 +22,7 @@ from ray import serve
 from ray.serve.scripts import cli
 
 from deployments.app import GraphArgs
-from deployments.ingress.families import APP
+from deployments.ingress.starting import APP
 from deployments.scaling import Policy
 
 POLL_S = 0.5

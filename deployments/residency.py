@@ -30,8 +30,9 @@ Key = tuple[str, str]
 @dataclass(slots=True)
 class Resident:
     """One model in memory (or on its way there). ``expires`` is on the clock's scale; inf is for ever, and -inf marks
-    a model that is to go as soon as nobody uses it. ``need`` is what it was expected to take, ``took`` what it did;
-    ``model`` is what the adapter's ``load`` gave."""
+    a model that is to go as soon as nobody uses it. One that is ``stopped`` is to go then, too, unless somebody new
+    asks for it before. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
+    ``load`` gave."""
 
     ref: ModelRef
     loading: asyncio.Future[None]
@@ -44,6 +45,7 @@ class Resident:
     last_used: float = 0.0
     keep_alive: float = 0.0
     expires: float = math.inf
+    stopped: bool = False
     deadline: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -51,9 +53,14 @@ class Resident:
     def loaded(self) -> bool:
         return self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
 
+    @property
+    def leaving(self) -> bool:
+        """Whether those who use it are the last."""
+        return self.stopped or self.expires == -math.inf
+
     def until(self, now: float) -> float:
         """When it goes if nobody asks for it again: one in use has its whole time before it."""
-        return now + self.keep_alive if self.users and self.expires != -math.inf else self.expires
+        return now + self.keep_alive if self.users and not self.leaving else self.expires
 
     def holds(self, kind: str) -> float:
         """Megabytes of one memory."""
@@ -109,7 +116,7 @@ class Residency:
         """Restart a model's timer."""
         now = self.clock()
         self.last_used = resident.last_used = now
-        if resident.expires != -math.inf:
+        if not resident.leaving:
             resident.keep_alive = max(keep_alive, 0.0)
             resident.expires = now + resident.keep_alive
 
@@ -124,10 +131,11 @@ class Residency:
         return len(due)
 
     async def drop(self, name: str) -> int:
-        """Unload every snapshot of ``name`` that is idle now, and the others as soon as they are; the number of all."""
+        """Unload every snapshot of ``name`` that is idle now, and the others as soon as they are, unless somebody new
+        asks for them before; the number of all."""
         named = [r for r in self.residents.values() if r.ref.name == name]
         for resident in named:
-            self.retire(resident)
+            resident.stopped, resident.expires = True, min(resident.expires, self.clock())
         await self.expire()
         return len(named)
 
@@ -153,6 +161,7 @@ class Residency:
                 await self._wait(obstacle, deadline)
         resident = self.residents[key]
         resident.users += 1
+        resident.stopped = False
         return resident
 
     async def _obstacle(self, ref: ModelRef) -> str | None:

@@ -25,7 +25,7 @@ REPORT_S = 0.5
 EXPECTED_S = 3.0
 """Seconds in which a replica that was sent a model's first call shows up as its holder; a report takes up to a second
 through Serve's controller."""
-SPREAD = 4
+SPREAD = 2
 """Calls that a model's holder may have more than another replica before the other one loads the model, too. One replica
 is to have as many before the family gets a second (``target`` of :class:`deployments.scaling.Policy`)."""
 

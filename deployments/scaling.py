@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 LINGER_S = 60.0
 """Seconds that an empty process stays, without a share of a GPU; with one it goes at once."""
+DOUBT_S = 2.0
+"""Seconds for which calls that the ingress counts and no replica knows of are taken for calls on their way. Diagnostics
+ask replicas, too, and that is no use of a family."""
 QUIET_S = 0.6
 """A family that was of use less than this ago is between two requests, not empty."""
 PATIENCE_S = 5.0
@@ -26,6 +29,8 @@ RECOVERY_S = 15.0
 """Seconds after the policy's own start, so after its controller's, in which a family that should run and does not yet
 is one that is being found again."""
 SETTLE_S = 30.0
+KEPT = ("used", "doubt", "waiting", "starting", "empty")
+"""What the policy remembers of a family from tick to tick."""
 PARTS = 10_000
 """Ray counts GPUs in parts of this size."""
 
@@ -42,6 +47,9 @@ class Context(Protocol):
 
     @property
     def total_num_requests(self) -> float: ...
+
+    @property
+    def total_queued_requests(self) -> float: ...
 
     @property
     def aggregated_metrics(self) -> Mapping[str, Mapping[Any, float]] | None: ...
@@ -67,10 +75,13 @@ class _Family:
     name: str
     share: float
     requests: float
+    """Calls that wait or are under way; those on their way count, too."""
     placed: bool
     """Whether it has a replica, or room was made for one."""
     used: float
     """When it was last of use."""
+    doubt: float | None
+    """Since when calls are counted that no replica knows of."""
     waiting: float | None
     """Since when somebody waits for its first replica."""
     starting: float | None
@@ -89,14 +100,15 @@ class Policy:
     is free, else those of idle families, least recently used first, whatever they hold. A busy family is waited for,
     and none is started that has no room, so Ray has never more to place than fits.
 
-    ``linger`` None is 60 s, and 0 with a share of a GPU. ``target`` is how many requests one replica is to have;
+    ``linger`` None is 60 s, and 0 with a share of a GPU. ``target`` is how many calls one replica is to have: one that
+    computes, one that is ready when it is done (a call carries many requests, see :mod:`deployments.ingress.courier`);
     ``settle`` the seconds that a lower load lasts before a replica goes, with all that it holds.
     """
 
     def __init__(
         self,
         linger: float | None = None,
-        target: float = 4.0,
+        target: float = 2.0,
         settle: float = SETTLE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,27 +130,32 @@ class Policy:
             state[key] = self._settle(family, context, now)
         self._share_out([family for family in families.values() if family.share], gpus, now)
         for key, family in families.items():
-            state[key] |= {name: getattr(family, name) for name in ("used", "waiting", "starting", "empty")}
+            state[key] |= {name: getattr(family, name) for name in KEPT}
         return {key: family.wanted for key, family in families.items() if family.wanted is not None}, state
 
     def _look(self, context: Context, share: float, now: float) -> _Family:
         """The family as if it were alone."""
         before = context.policy_state
-        requests = context.total_num_requests
+        known, doubt = self._calls(context, now)
+        # Told by Serve alone, they are taken for calls on their way, for a while.
+        requests = context.total_num_requests if doubt is not None and now - doubt < DOUBT_S else known
         # Replicas beyond a target of zero are on their way out.
         runs = context.current_num_replicas > 0 and context.target_num_replicas > 0
         used = max(_latest(context, "last_used"), before.get("used", 0.0))
-        if requests > 0 or not used:
+        if not used or known > 0:
             used = now
         # A process that has not said yet what it holds may hold something.
         told = (context.aggregated_metrics or {}).get("hold")
-        holds = not told or max(told.values()) > 0
-        empty = (before.get("empty") or now) if runs and not requests and not holds else None
+        holding = sum(held > 0 for held in told.values()) if told else 1
+        empty = (before.get("empty") or now) if runs and not known and not holding else None
         linger = (0.0 if share else LINGER_S) if self.linger is None else self.linger
         if requests > 0:
             wanted = max(1, -(-int(requests) // max(1, int(self.target))))
         else:
             wanted = int(runs and (empty is None or now - max(empty, used) < max(linger, QUIET_S)))
+        if wanted:
+            # What a replica holds goes by its own time, not with the load.
+            wanted = max(wanted, min(holding, context.current_num_replicas))
         if not context.current_num_replicas and context.target_num_replicas and now - self._born < RECOVERY_S:
             wanted = max(wanted, 1)
         placed = context.target_num_replicas > 0 and wanted > 0
@@ -148,11 +165,20 @@ class Policy:
             requests,
             placed,
             used,
+            doubt,
             waiting=(before.get("waiting") or now) if requests > 0 and not runs else None,
             starting=(before.get("starting") or now) if placed and not runs else None,
             empty=empty,
             wanted=wanted,
         )
+
+    def _calls(self, context: Context, now: float) -> tuple[float, float | None]:
+        """Calls that wait, or are under way as replicas tell it; and since when Serve counts more than these."""
+        counted, told = context.total_num_requests, (context.aggregated_metrics or {}).get("calls")
+        if told is None:
+            return counted, None
+        known = context.total_queued_requests + sum(told.values())
+        return known, None if known >= counted else context.policy_state.get("doubt") or now
 
     def _settle(self, family: _Family, context: Context, now: float) -> dict[str, Any]:
         """Hold on to the most replicas that were wanted, for a while, within the deployment's bounds."""

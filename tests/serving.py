@@ -106,12 +106,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(number)
             try:
-                try:
-                    self.process.wait(45)
-                except subprocess.TimeoutExpired:
-                    # Ray's own `serve run` may miss a Ctrl-C on a busy machine; a person presses it again.
-                    self.process.send_signal(number)
-                    self.process.wait(45)
+                self.process.wait(45)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -42,7 +42,6 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.05",
     # A replica that hangs finishes nothing, so it need not have the time that others have to finish.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
     # Ray's memory monitor kills the controller and the ingress along with the culprit.

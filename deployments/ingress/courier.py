@@ -1,7 +1,8 @@
 """Carries calls to a family: those that are alike travel together while others are under way.
 
-A call between deployments costs about 1 ms of processor time, most of a small request. So at most ``WINDOW`` calls of
-one kind (same model, horizon, quantiles and options) are under way; what arrives meanwhile leaves as one call as soon
+A call between deployments costs about 1 ms of processor time, most of a small request. So at most ``WINDOW`` calls
+of one kind (same model, horizon, quantiles and options) are under way for each replica that the family may have; what
+arrives meanwhile leaves as one call as soon
 as one of them is back. Nothing waits when nothing is under way. The family answers series by series, so a failing
 series or request fails alone.
 """
@@ -18,7 +19,7 @@ from deployments.messages import Call, Result
 from tollama.errors import RunnerFailed
 
 WINDOW = 2
-"""Calls of one kind under way: one that computes, one that is ready when it is done."""
+"""Calls of one kind under way at a replica: one that computes, one that is ready when it is done."""
 CAP = 32
 """Series that travel together: more gain nothing on a CPU (families measured 32 against 256), only latency."""
 
@@ -40,10 +41,11 @@ class _Lane:
 
 
 class Courier:
-    """``send`` takes one call to the family and raises what went wrong."""
+    """``send`` takes one call to the family, which may have so many ``replicas``, and raises what went wrong."""
 
-    def __init__(self, send: Callable[[Call], Awaitable[Result]]) -> None:
+    def __init__(self, send: Callable[[Call], Awaitable[Result]], replicas: int = 1) -> None:
         self._send = send
+        self._window = WINDOW * replicas
         self._lanes: dict[Kind, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,7 +55,7 @@ class Courier:
         lane = self._lanes.setdefault(kind, _Lane())
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         lane.waiting.append((call, future))
-        if lane.under_way < WINDOW:
+        if lane.under_way < self._window:
             lane.under_way += 1
             task = asyncio.ensure_future(self._run(kind, lane))
             self._tasks.add(task)

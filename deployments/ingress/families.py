@@ -11,15 +11,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from ray import serve
 from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import DeploymentStatusOverview
 
 from deployments.blackbox import Death
 from deployments.ingress.courier import Courier, ModelFailed
 from deployments.ingress.metrics import FamilyMetrics
+from deployments.ingress.starting import Starting
 from deployments.ingress.supervision import Supervision
 from deployments.ingress.turns import Turns
 from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
@@ -35,10 +34,8 @@ from tollama.runtimes import Runtimes
 from tollama.seam import SEAM_VERSION
 from tollama.version import __version__
 
-APP = "tollama"
-"""Name of the Serve application."""
 LOOK_S = 0.5
-"""How often a waiting request looks whether its client is still there and its family has not failed to start."""
+"""How often one who waits looks whether its client is still there and its family has not failed to start."""
 STARTING_AFTER_S = 0.2
 """A replica that runs accepts a request at once; one that has not by then is being started."""
 ASK_TIMEOUT_S = 2.0
@@ -65,6 +62,7 @@ class FamilyClient:
         max_queue: int,
         turns: Turns,
         metrics: FamilyMetrics,
+        replicas: int = 1,
     ) -> None:
         self.spec = spec
         self.waiting = 0
@@ -77,17 +75,20 @@ class FamilyClient:
         forecast, stream = handle.forecast, handle.options(stream=True).forecast_stream
         self._forecast: Callable[[str], Any] = cache(lambda model: forecast.options(session_id=model))
         self._stream: Callable[[str], Any] = cache(lambda model: stream.options(session_id=model))
-        self._courier = Courier(self._send)
+        self._courier = Courier(self._send, replicas)
         self._handle = handle
-        self._looked = 0.0
-        self.reason: str | None = None
-        """Why the family failed to start when it was last looked at."""
+        self._starting = Starting(spec.name, turns)
         self._turns = turns
 
     @property
     def refused(self) -> str | None:
         """Why the family can never have the GPU that it needs, if it cannot."""
         return self._turns.gpus.refused.get(self.spec.name)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the family failed to start when somebody last waited for it."""
+        return self._starting.failure
 
     def require(self, adapter: str) -> None:
         """Raise :class:`RunnerUnavailable` when the family lacks the adapter."""
@@ -156,6 +157,7 @@ class FamilyClient:
             raise
         finally:
             self.in_flight -= len(call.parts)
+        self._starting.answered()
         message: Result | Refusal = self._open(blob)
         if isinstance(message, Refusal):
             error = from_record(message.record)
@@ -203,6 +205,7 @@ class FamilyClient:
                         accepted = True
                     with self._faults():
                         blob = await self._watched(task, call.deadline)
+                    self._starting.answered()
                     message = self._open(blob)
                     if isinstance(message, Refusal):
                         raise from_record(message.record)
@@ -276,23 +279,11 @@ class FamilyClient:
                 return task.result()
             if gone is not None and await gone():
                 raise Gone
-            if (reason := await self._failure()) is not None:
+            if (reason := await self._starting.look()) is not None:
                 raise RunnerUnavailable(
                     f"The family {self.spec.name!r} cannot start: {reason}.",
                     hint=f"tollama runtime repair {self.spec.name}",
                 )
-
-    async def _failure(self) -> str | None:
-        """Why the family failed to start, if it did; Serve's controller is asked for all who wait at once."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK_S:
-            self._looked = now
-            # A controller that is away for a moment tells nothing; the deadline goes on all the same.
-            with suppress(Exception):
-                found = await asyncio.wait_for(asyncio.to_thread(_deployments), ASK_TIMEOUT_S)
-                self.reason = _failed_start(found.get(self.spec.name))
-                self._turns.look(self.spec.name, {name: _using(found[name]) for name in found})
-        return self.reason
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -324,23 +315,3 @@ class FamilyClient:
 
 async def _next(lines: AsyncIterator[bytes]) -> bytes:
     return await anext(lines)
-
-
-def _deployments() -> Mapping[str, DeploymentStatusOverview]:
-    """Serve's view of every deployment. Blocks for a few milliseconds."""
-    app = serve.status().applications.get(APP)
-    return app.deployments if app is not None else {}
-
-
-def _using(overview: DeploymentStatusOverview) -> int:
-    """Replicas that have their resources: those that run, and those that finish what they have begun."""
-    return sum(n for state, n in overview.replica_states.items() if state in ("RUNNING", "STOPPING"))
-
-
-def _failed_start(overview: DeploymentStatusOverview | None) -> str | None:
-    """Why Serve gave up starting a family, or None while it has not."""
-    if overview is None or overview.status.value != "UNHEALTHY":
-        return None
-    if "STARTUP_FAILED" not in str(getattr(overview, "status_trigger", "")).upper():
-        return None
-    return "its process failed to start several times; the server's log has the cause"

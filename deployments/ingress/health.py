@@ -52,6 +52,6 @@ async def _family(desk: Desk, client: FamilyClient) -> str:
         return f"unavailable: {state.reason.rstrip('.')}; {state.repair}"
     if await client.ask("ps"):
         return "ready"
-    if client.reason is not None:
-        return f"unavailable: {client.reason}"
+    if client.failure is not None:
+        return f"unavailable: {client.failure}"
     return "starting" if client.waiting else "idle"

@@ -74,7 +74,7 @@ def _family(desk: Desk, client: FamilyClient, held: Reports | None, restarts: di
             "in_flight": client.in_flight,
             "restarts": restarts,
             "last_death": last,
-            "unavailable": client.refused or client.reason,
+            "unavailable": client.refused or client.failure,
         }
     )
     return told

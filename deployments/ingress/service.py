@@ -44,11 +44,12 @@ DRAIN_POLL_S = 0.1
 @dataclass(frozen=True, slots=True)
 class IngressConfig:
     """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in.
-    ``gpus`` says which families share them."""
+    ``gpus`` says which families share them, ``replicas`` how many each family may have."""
 
     home: str
     door: tuple[str, int] | None
     gpus: Gpus
+    replicas: Mapping[str, int]
 
 
 class IngressImpl:
@@ -63,8 +64,11 @@ class IngressImpl:
         turns = Turns(config.gpus, home.run / TURNS)
         supervision = Supervision(home.run / BLACK_BOXES, settings.restart_max, settings.restart_backoff)
         kept = metrics.Metrics(home.run / metrics.FOLDER, handles)
+        limit = settings.max_queue
         clients = {
-            name: FamilyClient(specs[name], handle, runtimes, supervision, settings.max_queue, turns, kept.family(name))
+            name: FamilyClient(
+                specs[name], handle, runtimes, supervision, limit, turns, kept.family(name), config.replicas[name]
+            )
             for name, handle in handles.items()
         }
         installing = None

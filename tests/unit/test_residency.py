@@ -449,6 +449,17 @@ def test_a_load_that_runs_out_of_memory_is_tried_once_more_without_the_idle_ones
     run(check, max_models=9, real=100, a=30, b=30, c=60, huge=101)
 
 
+def test_a_stopped_model_stays_for_who_asks_anew() -> None:
+    async def check(world: World) -> None:
+        async with world.residency.use(ref("a"), 60):
+            await world.residency.drop("a")
+            await world.use("a", 30)
+        await world.residency.expire()
+        assert world.held == {"a"}
+
+    run(check)
+
+
 def test_a_retired_model_goes_when_its_last_user_leaves() -> None:
     async def check(world: World) -> None:
         async with world.residency.use(ref("a"), math.inf) as resident:

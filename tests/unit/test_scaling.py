@@ -20,7 +20,11 @@ START = 1000.0
 class Context:
     """What Serve's context has of what the policy reads."""
 
-    total_num_requests: float = 0.0
+    calls: float = 0.0
+    polls: float = 0.0
+    """Those of diagnostics, which Serve counts, too."""
+    more: int = 0
+    """Further replicas that hold models."""
     current_num_replicas: int = 0
     target_num_replicas: int = 0
     hold: float = 0.0
@@ -35,7 +39,16 @@ class Context:
     def aggregated_metrics(self) -> dict[str, dict[str, float]]:
         if not self.current_num_replicas:
             return {}
-        return {"hold": {"r": self.hold}, "last_used": {"r": self.last_used}}
+        hold = {"r": self.hold} | {f"r{number}": 1.0 for number in range(self.more)}
+        return {"hold": hold, "last_used": {"r": self.last_used}, "calls": {"r": self.calls}}
+
+    @property
+    def total_num_requests(self) -> float:
+        return self.calls + (self.polls if self.current_num_replicas else 0.0)
+
+    @property
+    def total_queued_requests(self) -> float:
+        return 0.0 if self.current_num_replicas else self.calls
 
     @property
     def config(self) -> Any:
@@ -63,14 +76,14 @@ class World:
     def tell(self, **requests: float) -> None:
         """How many requests these families have now."""
         for name, number in requests.items():
-            self[name].total_num_requests = number
+            self[name].calls = number
 
     def step(self, seconds: float = 0.1) -> dict[str, int]:
         """One tick of Serve's controller; the targets after it."""
         self.now += seconds
         for name, context in self.contexts.items():
             context.current_num_replicas = 0 if name in self.pending else context.target_num_replicas
-            if context.current_num_replicas and context.total_num_requests:
+            if context.current_num_replicas and context.calls:
                 context.hold, context.last_used = 1.0, self.now
             if not context.current_num_replicas:
                 context.hold = 0.0
@@ -78,7 +91,7 @@ class World:
         for name, context in self.contexts.items():
             context.policy_state = state[name]
             if name in wanted:
-                if wanted[name] == 0 and context.current_num_replicas == 0 and context.total_num_requests:
+                if wanted[name] == 0 and context.current_num_replicas == 0 and context.calls:
                     raise AssertionError("Serve starts a family that is waited for when it is told 0")
                 context.target_num_replicas = wanted[name]
         return self.targets
@@ -120,9 +133,9 @@ def world(*running: str, gpus: int = 1, shares: Mapping[str, float] = HALVES, **
     ("context", "wanted"),
     [
         ({}, 0),
-        ({"total_num_requests": 1}, 1),
-        ({"total_num_requests": 5}, 2),
-        ({"total_num_requests": 1e6}, 4),
+        ({"calls": 1}, 1),
+        ({"calls": 3}, 2),
+        ({"calls": 1e6}, 4),
         ({"current_num_replicas": 1, "target_num_replicas": 1, "hold": 1}, 1),
         ({"current_num_replicas": 1, "target_num_replicas": 0, "hold": 1}, 0),
         ({"current_num_replicas": 0, "target_num_replicas": 1}, 0),
@@ -187,18 +200,61 @@ def test_a_family_of_short_calls_is_not_empty() -> None:
 
 def test_more_replicas_by_load_and_fewer_when_the_load_has_been_lower_for_a_while() -> None:
     made = World(settle=30)
-    made.tell(mock=11)
+    made.tell(mock=6)
     made.step()
     assert made.step() == {"mock": 3}
     made.tell(mock=2)
     made.run(20)
     assert made.targets == {"mock": 3}
-    made.tell(mock=11)
+    made.tell(mock=6)
     made.step()
     made.tell(mock=0)
     made.run(25)
     assert made.targets == {"mock": 3}, "the lull began anew"
     assert made.run(10) == {"mock": 1}, "one holds the models"
+
+
+def test_a_replica_that_holds_models_stays_however_low_the_load() -> None:
+    made = World(settle=1)
+    made.tell(mock=4)
+    made.step()
+    assert made.step() == {"mock": 2}
+    made.tell(mock=0)
+    made["mock"].more = 1
+    assert made.run(60) == {"mock": 2}
+    made["mock"].more = 0
+    assert made.run(5) == {"mock": 1}
+
+
+def test_who_only_looks_keeps_no_family() -> None:
+    made = World(linger=5)
+    made.tell(mock=1)
+    made.step()
+    made.step()
+    made.tell(mock=0)
+    made["mock"].polls, made["mock"].hold = 1, 0.0
+    assert made.run(4) == {"mock": 1}
+    assert made.run(2) == {"mock": 0}
+
+
+def test_who_only_looks_does_not_make_an_idle_family_busy() -> None:
+    made = world("a", "b")
+    made.tell(c=1)
+    made["a"].polls = made["b"].polls = 1
+    made.run(5)
+    assert made.targets == {"a": 0, "b": 1, "c": 1}
+
+
+def test_a_call_on_its_way_is_no_poll() -> None:
+    """Replicas tell their calls five times a second; what they have not told yet counts all the same."""
+    made = world("a", "b")
+    made.tell(b=1, c=1)
+    made["a"].polls = 1
+    made.step(0.5)
+    made["a"].polls = 0
+    made.tell(a=1)
+    made.run(3)
+    assert made.targets == {"a": 1, "b": 1, "c": 0}
 
 
 def test_families_without_a_share_are_decided_one_by_one() -> None:
@@ -365,7 +421,7 @@ EVENTS = st.lists(
 
 
 def waiting(made: World) -> Iterable[str]:
-    return (name for name, c in made.contexts.items() if c.total_num_requests and not c.target_num_replicas)
+    return (name for name, c in made.contexts.items() if c.calls and not c.target_num_replicas)
 
 
 @settings(deadline=None)
@@ -381,12 +437,12 @@ def test_laws(gpus: int, shares: list[float], events: list[tuple[str, int, float
         made.step(0.05)
         assert fits(made.taken(), gpus), "never more shares than cards"
         for other, context in made.contexts.items():
-            if before[other] and context.total_num_requests:
+            if before[other] and context.calls:
                 assert context.target_num_replicas, "a busy family is waited for"
         queue = sorted(waiting(made), key=lambda n: (made[n].policy_state["waiting"], n))
         queue = [n for n in queue if fits([made[n].share], gpus)]
         if queue:
-            busy = [c.share for c in made.contexts.values() if c.target_num_replicas and c.total_num_requests]
+            busy = [c.share for c in made.contexts.values() if c.target_num_replicas and c.calls]
             first = made[queue[0]].share
             assert not fits([*busy, first], gpus), "no idle family is kept from the first who waits"
     made.tell(**dict.fromkeys(made.contexts, 0))
@@ -419,5 +475,5 @@ def test_nobody_starves(gpus: int, shares: list[float], hold: int) -> None:
         for name, context in made.contexts.items():
             turn[name] = turn[name] + 1 if context.current_num_replicas else 0
             served[name] += turn[name] > 0
-            context.total_num_requests = 0 if turn[name] >= hold and any(waiting(made)) else 1
+            context.calls = 0 if turn[name] >= hold and any(waiting(made)) else 1
     assert min(served.values()) > hold, served
