@@ -2,6 +2,8 @@
 # make serve   the server in the foreground (Ctrl-C stops it)
 # make test    everything that must hold: ruff, mypy, pytest
 # make lock    recompile the pins of every environment (LOCK_FLAGS=--upgrade for newer versions)
+# make docs    renew what the docs take from the code: tables, the API reference, openapi.json
+# make test-hub  every model of the registry against the real hub, and one real forecast (needs the network)
 # make clean   remove everything that the others made
 #
 # Needs GNU make and any Python 3 with pip. uv is fetched into .tools, Python 3.11 too if the machine has none.
@@ -22,7 +24,7 @@ endif
 # The tests' environments are the checkout's own; a server's are in its home.
 test: export TOLLAMA_RUNTIMES_DIR ?= $(CURDIR)/.runtimes
 
-.PHONY: demo serve test setup lock clean
+.PHONY: demo serve test test-hub setup docs lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.base
@@ -39,6 +41,12 @@ test: .venv/.dev
 	$(BIN)/mypy
 	for family in $(FAMILIES); do $(BIN)/tollama runtime install $$family || exit 1; done
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q
+
+test-hub: .venv/.dev
+	$(BIN)/pytest -q -m hub tests/families/test_real_hub.py
+
+docs: .venv/.dev
+	$(BIN)/python -m docs.generate
 
 .tools/bin/uv:
 	$(PYTHON) -m pip install --quiet --target .tools "$$(grep '^uv==' runtime_envs/base.txt)" || { \

@@ -111,8 +111,8 @@ def main() -> int:
         with connect(None) as client, server(client):
             for model in MODELS:
                 for event in client.pull(model):  # these have no weights; their family's runtime may be missing
-                    if event["status"] != "success":
-                        print(event["status"], flush=True)
+                    if event.status != "success":
+                        print(event.status, flush=True)
             for name, horizon in SERIES.items():
                 table = frames.read((HERE / f"{name}.csv").read_bytes())
                 assert isinstance(table, pd.DataFrame)

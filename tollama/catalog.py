@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import pickle
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from tollama import version
 from tollama.capabilities import Capabilities
 from tollama.errors import ModelNotInstalled, RunnerUnavailable
 from tollama.licenses import require
@@ -54,6 +57,23 @@ class Model:
     def capabilities(self) -> Capabilities:
         return self.about.capabilities
 
+    @property
+    def snapshot(self) -> Path | None:
+        """The folder of its files; none for what has none."""
+        return self.manifest.snapshot if self.manifest is not None else None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on the disk; none for an embedded model."""
+        return self.manifest.size_bytes if self.manifest is not None else 0
+
+    @property
+    def modified_at(self) -> datetime:
+        """When it was installed; an embedded model came with this version of tollama."""
+        if self.manifest is not None:
+            return self.manifest.installed_at
+        return datetime.fromtimestamp(Path(version.__file__).stat().st_mtime, UTC)
+
     @cached_property
     def fits(self) -> bool:
         """Whether this version of tollama is one that the model asks for."""
@@ -70,7 +90,7 @@ class Model:
     def ref(self) -> bytes:
         """The pickled :class:`ModelRef` that a family loads it by."""
         about = self.about
-        snapshot = str(self.manifest.snapshot) if self.manifest is not None else None
+        snapshot = str(self.snapshot) if self.snapshot is not None else None
         return pickle.dumps(
             ModelRef(self.name, about.family, about.adapter, snapshot, self.digest, about.capabilities), protocol=5
         )

@@ -134,20 +134,6 @@ class LoadRequest(_Strict):
     timeout: Timeout = None
 
 
-class GenerateRequest(BaseModel):
-    """Ollama's request for text, of which there is none here: without a prompt it loads or unloads a model.
-
-    What else Ollama's clients send along is passed over, as Ollama does it.
-    """
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-    model: str = Field(min_length=1, description="A known or installed model name.")
-    prompt: str | None = Field(None, description="Empty or absent; this server writes no text.")
-    keep_alive: KeepAlive = Field(None, description="As in a forecast; 0 unloads the model.")
-    stream: bool | None = Field(None, description="Accepted; the answer is one object either way.")
-
-
 class LoadResponse(BaseModel):
     """The answer to a load (``done_reason`` is ``load``) or an unload (``unload``), in Ollama's shape."""
 
@@ -218,6 +204,17 @@ class ForecastResponse(BaseModel):
     warnings: list[str] = Field(default_factory=list)
     timing: Timing
     usage: Usage
+
+
+class ForecastLine(BaseModel):
+    """One line of a streamed forecast: what is going on, or at last ``done`` with the whole ``response``."""
+
+    status: str = ""
+    detail: str | None = Field(None, description="More of what is going on, as a runtime is built.")
+    completed: int | None = Field(None, description="Series that are done, of total.")
+    total: int | None = None
+    done: bool = False
+    response: ForecastResponse | None = None
 
 
 def quantile_key(level: float) -> str:

@@ -66,9 +66,15 @@ def read(data: bytes) -> pd.DataFrame | dict[str, Any]:
 
 
 def request(
-    frame: pd.DataFrame, model: str, horizon: int, columns: Columns | None = None, freq: str = "auto"
+    frame: pd.DataFrame | pd.Series[Any],
+    model: str,
+    horizon: int,
+    columns: Columns | None = None,
+    freq: str = "auto",
 ) -> dict[str, Any]:
     """A forecast request as a mapping, one series per id in the order of first appearance.
+
+    What is in a table's index counts as columns; of a series with times as its index, both are known by that.
 
     Rows at the end of a series whose target is empty give the future of the ``known_future`` columns. Raises
     :class:`InvalidRequest` for the table, :class:`InvalidSeries` for one series.
@@ -76,8 +82,19 @@ def request(
     return {"model": model, "horizon": horizon, "series": list(_series(frame, horizon, columns or Columns(), freq))}
 
 
-def _series(frame: pd.DataFrame, horizon: int, given: Columns, freq: str) -> Iterator[dict[str, Any]]:
-    frame = (frame.reset_index() if frame.index.names != [None] else frame).rename(columns=str)
+def _flat(frame: pd.DataFrame | pd.Series[Any]) -> pd.DataFrame:
+    """The table with nothing left in its index."""
+    if isinstance(frame, pd.Series):
+        frame = frame.to_frame("value" if frame.name is None else frame.name)
+    if isinstance(frame.index, pd.PeriodIndex):
+        frame = frame.set_axis(frame.index.to_timestamp())
+    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
+        frame = frame.rename_axis("timestamp")
+    return (frame.reset_index() if frame.index.names != [None] else frame).rename(columns=str)
+
+
+def _series(frame: pd.DataFrame | pd.Series[Any], horizon: int, given: Columns, freq: str) -> Iterator[dict[str, Any]]:
+    frame = _flat(frame)
     columns = _recognise(frame, given)
     assert columns.time is not None
     assert columns.target is not None
@@ -223,6 +240,23 @@ def tidy(response: ForecastResponse) -> pd.DataFrame:
         if isinstance(one, SeriesForecast)
     ]
     return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=["id", "timestamp", "mean"])
+
+
+def like(frame: pd.DataFrame | pd.Series[Any], given: Columns, response: ForecastResponse) -> pd.DataFrame:
+    """A forecast as `tidy`, in the manner of the table that it is of: the names of its id and time columns, its ids as
+    they are there, times as datetimes (UTC where they have offsets, unless the table has a zone)."""
+    frame = _flat(frame)
+    columns, table = _recognise(frame, given), tidy(response)
+    aware = any(datetime.fromisoformat(text).tzinfo is not None for text in table["timestamp"].tolist())
+    table["timestamp"] = pd.to_datetime(table["timestamp"], format="ISO8601", utc=aware)
+    zone = getattr(frame[columns.time].dtype, "tz", None)
+    if aware and zone is not None:
+        table["timestamp"] = table["timestamp"].dt.tz_convert(zone)
+    if columns.id is None:
+        table = table.drop(columns="id")
+    else:
+        table["id"] = table["id"].map({str(key): key for key in frame[columns.id].unique()})
+    return table.rename(columns={"id": columns.id, "timestamp": columns.time})
 
 
 def points(series: Mapping[str, Any], forecast: SeriesForecast) -> tuple[list[datetime], list[float]]:

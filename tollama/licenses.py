@@ -66,6 +66,12 @@ def text(terms: Terms, snapshot: Path | None) -> str:
     return found[0].read_text(encoding="utf-8", errors="replace") if found else terms.notice
 
 
+def shown(terms: Terms, snapshot: Path | None) -> str:
+    """What a person gets to read: the `text`; where that is but a notice, the licence's name and address with it."""
+    found = text(terms, snapshot)
+    return found if found != terms.notice else "\n".join(part for part in (terms.id, found, terms.url) if part)
+
+
 def accepted(home: Home, name: str, terms: Terms) -> bool:
     """Whether the model may run as far as its licence goes. Cheap: asked before each run."""
     if not terms.needs_acceptance:

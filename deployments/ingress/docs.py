@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -15,12 +16,14 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from tollama.contract import ErrorBody
-from tollama.errors import http_table
+from tollama.errors import Internal, ModelNotFound, ModelNotInstalled, Unauthorized, http_table
 from tollama.version import __version__
 
+UNKNOWN = (ModelNotFound, ModelNotInstalled)
 REF = "#/components/schemas/{model}"
 _models: dict[str, type[BaseModel]] = {"ErrorBody": ErrorBody}
-_operations: dict[str, dict[str, Any]] = {}
+_operations: dict[tuple[str, str], dict[str, Any]] = {}
+"""(path, verb) -> the operation."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -30,16 +33,19 @@ def _content(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
 
 
-def post(
+def operation(
+    verb: str,
     router: APIRouter,
     *paths: str,
     body: type[BaseModel] | None = None,
     answer: type[BaseModel] | None = None,
+    lines: type[BaseModel] | None = None,
     optional: bool = False,
 ) -> Callable[[Endpoint], Endpoint]:
     """Decorates an endpoint that reads its own body: a plain route per path, and what the schema says of it.
 
-    ``optional`` says that the body may be left out. Parameters in a path are texts.
+    ``lines`` is what each line of a streamed answer is. ``optional`` says that the body may be left out. Parameters in
+    a path are texts.
 
     FastAPI's own routes resolve dependencies and validate what they return, about 0.1 ms that such an endpoint has no
     use for.
@@ -48,24 +54,32 @@ def post(
     def add(endpoint: Endpoint) -> Endpoint:
         summary, _, text = inspect.cleandoc(endpoint.__doc__ or "").partition("\n")
         for path in paths:
-            router.add_route(path, endpoint, methods=["POST"])
-            answered = {"content": _content(answer)} if answer is not None else {}
-            _operations[path] = {
+            router.add_route(path, endpoint, methods=[verb.upper()])
+            content = _content(answer) if answer is not None else {}
+            if lines is not None:
+                content |= {"application/x-ndjson": _content(lines)["application/json"]}
+            answered = {"content": content} if content else {}
+            told: dict[str, Any] = {
                 "tags": list(router.tags),
                 "summary": summary,
                 "description": text.strip() or summary,
-                "operationId": f"post{re.sub('[^a-z0-9]+', '_', path).rstrip('_')}",
+                "operationId": f"{verb}{re.sub('[^a-z0-9]+', '_', path).rstrip('_')}",
                 "responses": {"200": {"description": "The answer.", **answered}},
             }
             if body is not None:
-                _operations[path]["requestBody"] = {"required": not optional, "content": _content(body)}
+                told["requestBody"] = {"required": not optional, "content": _content(body)}
             if named := re.findall(r"{(\w+)}", path):
-                _operations[path]["parameters"] = [
+                told["parameters"] = [
                     {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in named
                 ]
+            _operations[path, verb] = told
         return endpoint
 
     return add
+
+
+post = partial(operation, "post")
+delete = partial(operation, "delete")
 
 
 def install(app: FastAPI) -> None:
@@ -75,26 +89,28 @@ def install(app: FastAPI) -> None:
         if app.openapi_schema is None:
             made = get_openapi(title="tollama", version=__version__, routes=app.routes, description=app.description)
             _, definitions = models_json_schema([(model, "validation") for model in _models.values()], ref_template=REF)
-            for path, operation in _operations.items():
-                made["paths"].setdefault(path, {})["post"] = copy.deepcopy(operation)
+            for (path, verb), told in _operations.items():
+                made["paths"].setdefault(path, {})[verb] = copy.deepcopy(told)
             components = made.setdefault("components", {}).setdefault("schemas", {})
             components |= definitions.get("$defs", {})
             for name in ("HTTPValidationError", "ValidationError"):
                 components.pop(name, None)
-            for path in made["paths"].values():
-                for verb, operation in path.items():
-                    _errors(operation["responses"], every=verb == "post")
+            for path, item in made["paths"].items():
+                for verb, told in item.items():
+                    _errors(told["responses"], every=verb == "post" or "requestBody" in told, named="{name}" in path)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
 
 
-def _errors(responses: dict[str, Any], *, every: bool) -> None:
+def _errors(responses: dict[str, Any], *, every: bool, named: bool) -> None:
+    """Add what can go wrong: with a body everything, else what a name in the path, a key or a fault of ours brings."""
     responses.pop("422", None)
     codes: dict[int, list[str]] = {}
     for code, error in http_table().items():
-        codes.setdefault(error.status, []).append(code)
+        if every or issubclass(error, (Unauthorized, Internal)) or (named and issubclass(error, UNKNOWN)):
+            codes.setdefault(error.status, []).append(code)
     for status, names in sorted(codes.items()):
-        if every or status in (401, 404, 405, 500):
+        if str(status) not in responses:
             responses[str(status)] = {"description": ", ".join(names), "content": _content(ErrorBody)}

@@ -17,7 +17,8 @@ from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
 from deployments.ingress.installing import Build
 from deployments.messages import Call, Progress, Result
-from tollama.contract import ForecastRequest, ForecastResponse
+from tollama.answers import Validation
+from tollama.contract import ForecastLine, ForecastRequest, ForecastResponse
 from tollama.errors import DeadlineExceeded, TollamaError
 from tollama.forecasting import Outcome, Prepared
 
@@ -37,17 +38,17 @@ def routes(desk: Desk) -> APIRouter:
         answer = await _ask(desk, ready, start, request, build)
         return Response(answer, media_type="application/json")
 
-    @docs.post(router, "/v1/forecast", body=ForecastRequest, answer=ForecastResponse)
+    @docs.post(router, "/v1/forecast", body=ForecastRequest, answer=ForecastResponse, lines=ForecastLine)
     async def v1_forecast(request: Request) -> Response:
         """Forecast one or many series; one JSON object, or NDJSON lines with ``stream: true``."""
         return await forecast(request, stream=False)
 
-    @docs.post(router, "/api/forecast", body=ForecastRequest, answer=ForecastResponse)
+    @docs.post(router, "/api/forecast", body=ForecastRequest, answer=ForecastResponse, lines=ForecastLine)
     async def api_forecast(request: Request) -> Response:
         """The same, streamed as NDJSON lines unless ``stream: false``."""
         return await forecast(request, stream=True)
 
-    @docs.post(router, "/api/validate", "/v1/validate", body=ForecastRequest)
+    @docs.post(router, "/api/validate", "/v1/validate", body=ForecastRequest, answer=Validation)
     async def validate(request: Request) -> Response:
         """Every check of a forecast request, without the forecast."""
         ready = await desk.prepare(await body.read(request, desk.settings.max_body))

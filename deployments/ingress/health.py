@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Response
 
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
+from tollama.answers import Checks, Health, Readiness
 
 LEAST_DISK_MB = 100
 """Free space under which the store counts as unwell: manifests and logs can no longer be written."""
@@ -22,24 +21,25 @@ def routes(desk: Desk) -> APIRouter:
 
     @router.get("/v1/health")
     @router.get("/health/live")
-    async def live() -> dict[str, str]:
+    async def live() -> Health:
         """A sign of life that no forecast delays."""
-        return {"status": "ok"}
+        return Health()
 
-    @router.get("/health/ready")
-    async def ready() -> JSONResponse:
+    @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not well."}})
+    async def ready(response: Response) -> Readiness:
         """Per check; 503 when the ingress, the store or the disk is not well."""
         home = desk.settings.home
         free_mb = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free / 1e6
         writable = os.access(home, os.W_OK) if home.exists() else os.access(home.parent, os.W_OK)
-        checks: dict[str, Any] = {
-            "ingress": "ok",
-            "store": "ok" if writable else "not writable",
-            "disk": "ok" if free_mb >= LEAST_DISK_MB else f"only {free_mb:.0f} MB free",
-            "families": {name: await _family(desk, client) for name, client in desk.families.items()},
-        }
-        well = all(checks[name] == "ok" for name in ("ingress", "store", "disk"))
-        return JSONResponse({"status": "ready" if well else "unwell", "checks": checks}, 200 if well else 503)
+        checks = Checks(
+            ingress="ok",
+            store="ok" if writable else "not writable",
+            disk="ok" if free_mb >= LEAST_DISK_MB else f"only {free_mb:.0f} MB free",
+            families={name: await _family(desk, client) for name, client in desk.families.items()},
+        )
+        well = checks.store == checks.disk == "ok"
+        response.status_code = 200 if well else 503
+        return Readiness(status="ready" if well else "unwell", checks=checks)
 
     return router
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from ipaddress import ip_address
 from typing import Any
@@ -14,10 +14,13 @@ from pydantic_core import to_json
 
 from deployments.ingress import body, docs, faults, resident
 from deployments.ingress.desk import Desk
+from tollama import licenses
+from tollama.answers import BrokenModel, LicenseInfo, ModelDetail, ModelInfo, ModelList, Removed, RuntimeInfo
 from tollama.capabilities import Capabilities
 from tollama.catalog import Model
 from tollama.contract import parse
 from tollama.errors import ErrorRecord, InvalidRequest, ModelNotInstalled, TollamaError, from_record
+from tollama.protocols.ollama import Status
 from tollama.pull import PullRequest, gate, pull_in_child
 from tollama.registry import canonical_name, find
 
@@ -27,63 +30,61 @@ def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> ModelList:
         """Every known model, every installed one, and those whose manifest cannot be read."""
         states = resident.states(await resident.held(desk))
-        listed: dict[str, Any] = {
-            "available": [view(desk, model, states) for model in desk.catalog.available()],
-            "installed": [view(desk, model, states) for model in desk.catalog.installed()],
-        }
-        if broken := desk.catalog.broken():
-            listed["broken"] = [{"name": name, "reason": reason} for name, reason in broken.items()]
-        return listed
+        return ModelList(
+            available=[ModelInfo(**view(desk, model, states)) for model in desk.catalog.available()],
+            installed=[ModelInfo(**view(desk, model, states)) for model in desk.catalog.installed()],
+            broken=[BrokenModel(name=name, reason=reason) for name, reason in desk.catalog.broken().items()],
+        )
 
-    @docs.post(router, "/v1/models/pull", body=PullRequest)
+    @docs.post(router, "/v1/models/pull", body=PullRequest, answer=Status, lines=Status)
     async def pull(request: Request) -> Response:
         """Download a model and its family's environment; the last status, or every one with ``stream: true``."""
         return await pulled(desk, request, stream=False)
 
     @router.get("/v1/models/{name}")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> ModelDetail:
         """One model, with its manifest when it is installed."""
         found = desk.catalog.find(name)
-        states = resident.states(await resident.held(desk))
-        shown = view(desk, found, states)
-        shown["capabilities"] = (await resident.capabilities(desk, found)).model_dump()
-        if found.manifest is not None:
-            shown["manifest"] = found.manifest.model_dump(mode="json")
-        return shown
+        shown = view(desk, found, resident.states(await resident.held(desk)))
+        shown["capabilities"] = await resident.capabilities(desk, found)
+        return ModelDetail(**shown, manifest=found.manifest)
 
-    @router.get("/v1/models/{name}/capabilities", response_model=Capabilities)
+    @router.get("/v1/models/{name}/capabilities")
     async def capabilities(name: str) -> Capabilities:
         """Limits, quantiles, covariates and options of one model; where it is loaded, as its library has them."""
         return await resident.capabilities(desk, desk.catalog.find(name))
 
     @router.delete("/v1/models/{name}")
-    async def remove(name: str) -> dict[str, Any]:
+    async def remove(name: str) -> Removed:
         """Unload a model, then delete its files; the licence receipt stays."""
-        return {"removed": True, "name": await removed(desk, name)}
+        return Removed(name=await removed(desk, name))
 
     return router
 
 
-def view(desk: Desk, model: Model, states: dict[str, str]) -> dict[str, Any]:
-    """One model as ``/v1/models`` shows it."""
-    about = model.about
+def view(desk: Desk, model: Model, states: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of :class:`ModelInfo`; ``states`` are those of the models in memory."""
+    about, terms = model.about, model.about.license
     client = desk.families.get(model.family)
     runtime = desk.runtimes.state(client.spec) if client is not None else None
     return {
         "name": model.name,
         "family": model.family,
-        "source": about.source.model_dump(),
-        "license": about.license.model_dump(mode="json"),
-        "capabilities": about.capabilities.model_dump(),
+        "source": about.source,
+        "license": LicenseInfo(
+            id=terms.id,
+            needs_acceptance=terms.needs_acceptance,
+            accepted=licenses.accepted(desk.catalog.home, model.name, terms),
+            notice=terms.notice,
+            url=terms.url,
+        ),
+        "capabilities": about.capabilities,
         "installed": model.installed,
         "state": states.get(model.name, "installed" if model.installed else "available"),
-        "runtime": {
-            "installed": bool(runtime and runtime.installed),
-            "ready": bool(runtime and runtime.ready),
-        },
+        "runtime": RuntimeInfo(installed=bool(runtime and runtime.installed), ready=bool(runtime and runtime.ready)),
     }
 
 

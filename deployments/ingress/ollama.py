@@ -1,106 +1,87 @@
-"""What clients of Ollama ask: version, tags, ps, pull and delete, in its shapes."""
+"""What clients of Ollama ask: version, tags, show, ps, pull and delete. Their shapes are in
+:mod:`tollama.protocols.ollama`."""
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from deployments.ingress import docs, resident
+from deployments.ingress import body, docs, resident
 from deployments.ingress.desk import Desk
-from deployments.ingress.models import pulled
+from deployments.ingress.models import pulled, removed
+from tollama import licenses
+from tollama.answers import Version
 from tollama.catalog import Model
-from tollama.errors import ModelNotFound
+from tollama.contract import parse
+from tollama.errors import ModelNotFound, ModelNotInstalled
+from tollama.protocols import ollama as wire
 from tollama.pull import PullRequest
 from tollama.version import __version__
-
-FOREVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""What ``expires_at`` says of a model that is kept for ever."""
-MOST_LEFT_S = 1000 * 365 * 86400.0
-"""Seconds that are as good as for ever."""
 
 
 def routes(desk: Desk) -> APIRouter:
     """``/`` and ``/api/...``."""
     router = APIRouter(tags=["ollama"])
 
-    @router.api_route("/", methods=["GET", "HEAD"], response_class=PlainTextResponse)
+    @router.head("/", response_class=PlainTextResponse, include_in_schema=False)
+    @router.get("/", response_class=PlainTextResponse)
     async def root() -> str:
         """A sign of life."""
         return "tollama is running"
 
-    @router.api_route("/api/version", methods=["GET", "HEAD"])
-    async def version() -> dict[str, str]:
+    @router.head("/api/version", include_in_schema=False)
+    @router.get("/api/version")
+    async def version() -> Version:
         """The server's version."""
-        return {"version": __version__}
+        return Version(version=__version__)
 
-    @router.api_route("/api/tags", methods=["GET", "HEAD"])
-    async def tags() -> dict[str, Any]:
+    @router.head("/api/tags", include_in_schema=False)
+    @router.get("/api/tags")
+    async def tags() -> wire.Tags:
         """The installed models."""
-        return {"models": [_tag(model) for model in desk.catalog.installed()]}
+        return wire.Tags(models=[wire.tag(model) for model in desk.catalog.installed()])
 
     @router.get("/v1/ps")
     @router.get("/api/ps")
-    async def ps() -> dict[str, Any]:
+    async def ps() -> wire.Processes:
         """The models in memory, the longest remaining first."""
         held = sorted(await resident.held(desk), key=lambda one: (-one["expires"], one["name"]))
-        return {"models": [_running(desk, one) for one in held]}
+        now = datetime.now(UTC)
+        return wire.Processes(models=[wire.running(one, _known(desk, one["name"]), now) for one in held])
 
-    @docs.post(router, "/api/pull", body=PullRequest)
+    @docs.post(router, "/api/show", body=wire.NamedRequest, answer=wire.Show)
+    async def show(request: Request) -> Response:
+        """An installed model: its licence, parameters, details and capabilities."""
+        asked = parse(wire.NamedRequest, await body.read(request, desk.settings.max_body))
+        model = desk.catalog.find(asked.name)
+        if not model.installed:
+            raise ModelNotInstalled(
+                f"The model {model.name!r} is known but not installed.", hint=f"tollama pull {model.name}"
+            )
+        text = await asyncio.to_thread(licenses.shown, model.about.license, model.snapshot)
+        shown = wire.show(model, text, await resident.capabilities(desk, model))
+        return Response(shown.model_dump_json(), media_type="application/json")
+
+    @docs.post(router, "/api/pull", body=PullRequest, answer=wire.Status, lines=wire.Status)
     async def pull(request: Request) -> Response:
         """Download a model; NDJSON unless ``stream: false``."""
         return await pulled(desk, request, stream=True)
 
+    @docs.delete(router, "/api/delete", body=wire.NamedRequest, answer=wire.Status)
+    async def delete(request: Request) -> Response:
+        """Unload a model, then delete its files; the licence receipt stays."""
+        asked = parse(wire.NamedRequest, await body.read(request, desk.settings.max_body))
+        await removed(desk, asked.name)
+        return Response(wire.Status(status="success").model_dump_json(), media_type="application/json")
+
     return router
 
 
-def _details(family: str, model: Model | None) -> dict[str, Any]:
-    details = model.about.details if model is not None else None
-    return {
-        "parent_model": "",
-        "format": details.format if details else "",
-        "family": family,
-        "families": [family],
-        "parameter_size": details.parameter_size if details else "",
-        "quantization_level": details.quantization_level if details else "",
-    }
-
-
-def _tag(model: Model) -> dict[str, Any]:
-    manifest = model.manifest
-    return {
-        "name": model.name,
-        "model": model.name,
-        "modified_at": (manifest.installed_at if manifest is not None else datetime.fromtimestamp(0, UTC)).isoformat(),
-        "size": manifest.size_bytes if manifest is not None else 0,
-        "digest": model.digest,
-        "details": _details(model.family, model),
-    }
-
-
-def _running(desk: Desk, held: dict[str, Any]) -> dict[str, Any]:
-    model = None
+def _known(desk: Desk, name: str) -> Model | None:
     with suppress(ModelNotFound):  # deleted, and not in the registry; it is held for as long as somebody uses it
-        model = desk.catalog.find(held["name"])
-    now = datetime.now(UTC)
-    left = held["expires"] - now.timestamp()
-    expires = FOREVER if left > MOST_LEFT_S else now + timedelta(seconds=max(0.0, left))
-    stored = model.manifest.size_bytes if model is not None and model.manifest is not None else 0
-    return {
-        "name": held["name"],
-        "model": held["name"],
-        "size": int(held["memory_mb"] * 1e6) or stored,
-        "digest": held["digest"],
-        "details": _details(held["family"], model),
-        "expires_at": expires.isoformat(),
-        "size_vram": int(held["vram_mb"] * 1e6),
-        "context_length": held["context_length"],
-        "family": held["family"],
-        "device": held["device"],
-        "replica": held["replica"],
-        "state": held["state"],
-        "in_use": held["in_use"],
-    }
+        return desk.catalog.find(name)
+    return None

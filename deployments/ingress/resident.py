@@ -17,9 +17,10 @@ from deployments.messages import Call, pack
 from tollama import forecasting
 from tollama.capabilities import Capabilities
 from tollama.catalog import Model
-from tollama.contract import GenerateRequest, LoadRequest, LoadResponse, parse
+from tollama.contract import LoadRequest, LoadResponse, parse
 from tollama.durations import seconds
 from tollama.errors import InvalidRequest
+from tollama.protocols.ollama import GenerateRequest
 from tollama.seam import Task
 
 NOTHING = Task(1, (), {})

@@ -114,6 +114,8 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
         description="Forecasts by time-series foundation models.",
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,  # one page is enough
+        swagger_ui_oauth2_redirect_url=None,
     )
     # The busiest first: routes are tried in order.
     resources = (forecast, health, ollama, models, resident, metrics, info)

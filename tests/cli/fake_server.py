@@ -21,6 +21,8 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 """How tests run the command line: arguments, ``host`` and ``stdin``."""
 
 DIGEST = "0123456789abcdef" * 4
+STAMP = "2024-01-01T00:00:00+00:00"
+DETAILS = {"family": "mock", "families": ["mock"], "format": "safetensors"}
 FREE = {"id": "apache-2.0", "needs_acceptance": False, "notice": "", "url": "https://example.org/apache"}
 GATED = {"id": "cc-by-nc-4.0", "needs_acceptance": True, "notice": "Not for commercial use.", "url": ""}
 CAPABILITIES = {
@@ -51,6 +53,11 @@ class Fake:
         self.ps = [
             {
                 "name": "naive",
+                "model": "naive",
+                "details": DETAILS,
+                "family": "mock",
+                "replica": "mock-1",
+                "in_use": 0,
                 "digest": DIGEST,
                 "size": 400_000_000,
                 "size_vram": 100_000_000,
@@ -61,6 +68,7 @@ class Fake:
             }
         ]
         self.pulls: list[dict[str, Any]] = []
+        self.broken: list[dict[str, str]] = []
         self.cut = False
         self.url = ""
 
@@ -75,7 +83,8 @@ class Fake:
             "name": name,
             "family": "mock",
             "source": {"type": "huggingface", "repo_id": f"org/{name}", "revision": "main"},
-            "license": self.licenses[name],
+            "license": self.licenses[name]
+            | {"accepted": name in self.accepted or not self.licenses[name]["needs_acceptance"]},
             "capabilities": CAPABILITIES,
             "installed": here,
             "state": "installed" if here else "available",
@@ -83,12 +92,14 @@ class Fake:
         }
 
     def get(self, path: str) -> Any:
-        tag = {"size": 191_000_000, "digest": DIGEST, "modified_at": "2024-01-01T00:00:00+00:00"}
+        tag = {"size": 191_000_000, "digest": DIGEST, "modified_at": STAMP, "details": DETAILS}
         match path.strip("/").split("/"):
             case ["v1", "health"]:
                 return {"status": "ok"}
             case ["health", "ready"]:
-                return {"status": "ready", "checks": {"ingress": "ok"}}
+                return {"status": "ready", "checks": {"ingress": "ok", "store": "ok", "disk": "ok", "families": {}}}
+            case ["metrics"]:
+                return ["tollama_up 1"]
             case ["api", "version"]:
                 return {"version": "9.9.9"}
             case ["api", "tags"]:
@@ -99,15 +110,23 @@ class Fake:
                 return {"models": self.ps}
             case ["v1", "models"]:
                 views = {name: self.view(name) for name in self.licenses}
-                return {"available": [*views.values()], "installed": [views[name] for name in sorted(self.installed)]}
+                installed = [views[name] for name in sorted(self.installed)]
+                return {"available": [*views.values()], "installed": installed, "broken": self.broken}
             case ["v1", "models", name]:
+                view = self.view(self.known(name))
                 manifest = {
+                    **{key: view[key] for key in ("name", "family", "source", "license", "capabilities")},
+                    "adapter": "mock",
                     "size_bytes": 191_000_000,
                     "files": [{"path": "model.safetensors", "size": 190_000_000, "sha256": DIGEST}],
                     "resolved": {"commit_sha": "c" * 40},
-                    "license": {"id": self.licenses[self.known(name)]["id"], "accepted": True},
+                    "pulled_at": STAMP,
+                    "installed_at": STAMP,
+                    "defaults": {},
+                    "requires": {},
+                    "details": {"format": "safetensors", "parameter_size": "48M", "quantization_level": "F32"},
                 }
-                return self.view(name) | ({"manifest": manifest} if name in self.installed else {})
+                return view | ({"manifest": manifest} if name in self.installed else {})
             case ["v1", "models", name, "capabilities"]:
                 return self.view(self.known(name))["capabilities"]
         raise errors.NotFound("There is no such route.")
@@ -129,7 +148,12 @@ class Fake:
 
     def post(self, path: str, data: bytes) -> Any:
         if path == "/api/show":
-            return {"name": json.loads(data)["model"], "license": "text", "model_info": {}}
+            name = self.known(json.loads(data)["model"])
+            return {
+                **{"name": name, "license": f"The text of {self.licenses[name]['id']}.\n", "modelfile": "FROM org"},
+                **{"parameters": "", "details": DETAILS, "model_info": {}, "capabilities": ["forecast"]},
+                "modified_at": STAMP,
+            }
         if path == "/api/pull":
             return self.pull(json.loads(data))
         if path.endswith(("/load", "/unload")):
@@ -139,7 +163,7 @@ class Fake:
                 self.loaded[name] = json.loads(data)
             else:
                 self.loaded.pop(name, None)
-            return {"model": name, "created_at": "2024-01-01T00:00:00+00:00", "done": True, "done_reason": verb}
+            return {"model": name, "created_at": STAMP, "done": True, "done_reason": verb}
         request = parse(ForecastRequest, data)
         self.forecasts.append(json.loads(data))
         self.runnable(request.model)
@@ -226,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         for line in lines:
-            self.wfile.write(json.dumps(line).encode() + b"\n")
+            self.wfile.write((line if isinstance(line, str) else json.dumps(line)).encode() + b"\n")
 
     do_GET = do_POST = do_DELETE = _serve
 

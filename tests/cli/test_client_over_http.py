@@ -25,15 +25,20 @@ def client(fake: Fake) -> Client:
 
 
 def test_reading_methods(client: Client) -> None:
-    assert client.health() == {"status": "ok"}
-    assert client.ready()["status"] == "ready"
+    assert client.health().status == "ok"
+    assert client.ready().checks.store == "ok"
     assert client.version() == "9.9.9"
     assert client.info()["versions"]["tollama"] == "9.9.9"
-    assert [model["name"] for model in client.models()["installed"]] == ["naive"]
-    assert client.model("naive")["manifest"]["resolved"]["commit_sha"] == "c" * 40
+    assert client.metrics() == "tollama_up 1\n"
+    assert [model.name for model in client.models().installed] == ["naive"]
+    manifest = client.model("naive").manifest
+    assert manifest is not None
+    assert manifest.resolved.commit_sha == "c" * 40
+    assert client.model("small").manifest is None
+    assert client.show("naive").license == "The text of apache-2.0.\n"
     assert client.capabilities("naive").max_horizon == 1024
-    assert client.tags()[0]["digest"] == DIGEST
-    assert client.ps()[0]["context_length"] == 2048
+    assert client.tags()[0].digest == DIGEST
+    assert client.ps()[0].context_length == 2048
 
 
 def test_forecast_takes_a_mapping_and_sends_nan_as_missing(client: Client, fake: Fake) -> None:
@@ -52,20 +57,22 @@ def test_forecast_takes_a_request_object_and_sends_only_what_was_set(client: Cli
 
 def test_forecast_stream_yields_progress_and_then_the_answer(client: Client) -> None:
     lines = list(client.forecast_stream(REQUEST))
-    assert [line.get("status") for line in lines] == ["queued", "running forecast", None]
-    assert lines[-1]["response"]["model"] == "naive"
+    assert [line.status for line in lines] == ["queued", "running forecast", ""]
+    assert [line.done for line in lines] == [False, False, True]
+    assert lines[-1].response is not None
+    assert lines[-1].response.model == "naive"
 
 
 def test_validate(client: Client) -> None:
-    assert client.validate(REQUEST) == {"valid": True, "warnings": []}
+    assert client.validate(REQUEST).warnings == []
 
 
 def test_pull_then_delete(client: Client, fake: Fake) -> None:
-    statuses = [event["status"] for event in client.pull("small", revision="abc")]
+    statuses = [event.status for event in client.pull("small", revision="abc")]
     assert statuses[0] == "pulling manifest"
     assert statuses[-1] == "success"
     assert fake.pulls == [{"model": "small", "stream": True, "revision": "abc"}]
-    assert client.delete("small")["removed"] is True
+    assert client.delete("small").removed is True
     assert "small" not in fake.installed
 
 

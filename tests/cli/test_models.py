@@ -52,6 +52,16 @@ def test_list(fake: Fake, tollama: Run) -> None:
     assert json.loads(tollama("ls", "--json", host=fake.url).stdout)[0]["license"]["id"] == "apache-2.0"
 
 
+def test_list_tells_of_broken_models(fake: Fake, tollama: Run) -> None:
+    fake.broken = [{"name": "bad", "reason": "the manifest is not JSON"}]
+    done = tollama("list", host=fake.url)
+    assert done.returncode == 0
+    assert done.stderr.decode() == (
+        "Warning: bad is broken: the manifest is not JSON. Mend it with: tollama pull bad\n"
+    )
+    assert json.loads(tollama("list", "--json", host=fake.url).stdout)[-1]["state"] == "broken"
+
+
 def test_list_available(fake: Fake, tollama: Run) -> None:
     lines = tollama("list", "--available", host=fake.url).stdout.decode().splitlines()
     assert [line.split()[0] for line in lines] == ["NAME", "naive", "small", "gated"]
@@ -106,6 +116,14 @@ def test_show(fake: Fake, tollama: Run) -> None:
     for fact in ("0.1, 0.5, 0.9 (interpolated)", "past numeric, future numeric", "1024", "model.safetensors", "c" * 40):
         assert fact in shown
     assert json.loads(tollama("show", "naive", "--json", host=fake.url).stdout)["state"] == "installed"
+
+
+def test_show_prints_the_licence_and_no_more(fake: Fake, tollama: Run) -> None:
+    assert tollama("show", "naive", "--license", host=fake.url).stdout.decode() == "The text of apache-2.0.\n"
+    told = json.loads(tollama("show", "naive", "--license", "--json", host=fake.url).stdout)
+    assert told == {"name": "naive", "license": "The text of apache-2.0.\n"}
+    before = tollama("show", "gated", "--license", host=fake.url)
+    assert before.stdout.decode() == "cc-by-nc-4.0\nNot for commercial use.\n"
 
 
 def test_unknown_model_is_one_error_and_one_hint(fake: Fake, tollama: Run) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tollama import contract
 from tollama.errors import http_table
+from tollama.protocols.ollama import GenerateRequest
 
 COMPONENTS = (
     "ForecastRequest",
@@ -15,7 +16,6 @@ COMPONENTS = (
     "SeriesForecast",
     "LoadRequest",
     "LoadResponse",
-    "GenerateRequest",
 )
 
 
@@ -23,6 +23,7 @@ def test_the_types_have_their_names(api: httpx.Client) -> None:
     schemas = api.get("/openapi.json").json()["components"]["schemas"]
     for name in COMPONENTS:
         assert set(schemas[name]["properties"]) == set(getattr(contract, name).model_fields)
+    assert set(schemas["GenerateRequest"]["properties"]) == set(GenerateRequest.model_fields)
     assert set(schemas["ErrorBody"]["properties"]) == {"error", "code", "detail", "hint"}
     assert not {"HTTPValidationError", "ValidationError"} & set(schemas)
 

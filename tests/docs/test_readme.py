@@ -1,4 +1,4 @@
-"""The README's commands and the examples, executed."""
+"""The README's commands and the demo, executed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.serving import CHECKOUT, TOLLAMA, Server
 
 README = (CHECKOUT / "README.md").read_text()
-BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 def commands(program: str) -> list[str]:
@@ -69,11 +69,3 @@ def test_the_demo_draws_three_series(server: Server, tmp_path: Path) -> None:
     }
     for word in ("seasonal-naive", "auto-ets", "tollama pull"):
         assert word in done.stdout
-
-
-def test_the_quickstart_and_the_curl_example_run(server: Server, tmp_path: Path) -> None:
-    done = shell(f"{sys.executable} {CHECKOUT / 'examples/quickstart.py'}", server, tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = shell(f"sh {CHECKOUT / 'examples/curl.sh'}", server, CHECKOUT / "examples")
-    assert done.returncode == 0, done.stderr
-    assert "forecasts" in done.stdout

@@ -15,7 +15,6 @@ app = typer.Typer(
     help="Run time-series foundation models and forecast with them.",
     epilog="Start with: tollama serve, then: tollama forecast seasonal-naive data.csv --horizon 12",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

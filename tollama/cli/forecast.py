@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tollama.cli import output
+from tollama.cli import completion, output
 from tollama.cli.connection import Host, connect
 from tollama.errors import InvalidRequest, LicenseNotAccepted, ModelNotInstalled
 
 if TYPE_CHECKING:
     from tollama.client import Client
-    from tollama.contract import ForecastResponse
+    from tollama.contract import ForecastLine, ForecastResponse
 
 CHARTS = 6
 """Series drawn at most; a chart of more is not legible."""
@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 
 
 def forecast(
-    model: Annotated[str, typer.Argument(help="A model, as in: tollama list --available")],
+    model: Annotated[
+        str, typer.Argument(help="A model, as in: tollama list --available", autocompletion=completion.known)
+    ],
     file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", help="CSV, Parquet or JSON; - is stdin.")] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", "-n", min=1, help="Steps to forecast.")] = None,
     quantiles: Annotated[str | None, typer.Option(help="Quantile levels, as 0.1,0.5,0.9.")] = None,
@@ -158,21 +160,19 @@ def _ask(client: Client, request: dict[str, Any]) -> ForecastResponse:
     """The answer; meanwhile what the server is doing is shown, if there is anybody to see it."""
     from rich.console import Console
 
-    from tollama.contract import ForecastResponse
     from tollama.errors import Internal
 
     with Console(stderr=True).status("waiting for the server") as status:
         for line in client.forecast_stream(request):
-            if line.get("done"):
-                return ForecastResponse.model_validate(line["response"])
+            if line.response is not None:
+                return line.response
             status.update(_progress(line))
     raise Internal("The server ended its answer without a forecast.")
 
 
-def _progress(line: dict[str, Any]) -> str:
-    done, total = line.get("completed"), line.get("total")
-    detail = f": {line['detail']}" if line.get("detail") else ""
-    return f"{line.get('status', '')}{f' {done} of {total}' if total else ''}{detail}"
+def _progress(line: ForecastLine) -> str:
+    detail = f": {line.detail}" if line.detail else ""
+    return f"{line.status}{f' {line.completed} of {line.total}' if line.total else ''}{detail}"
 
 
 def _report(response: ForecastResponse) -> None:

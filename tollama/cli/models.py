@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tollama.cli import output
+from tollama.cli import completion, output
 from tollama.cli.connection import Host, Json, connect
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as in: tollama list --available")]
+if TYPE_CHECKING:
+    from tollama.answers import LicenseInfo, ModelDetail
+    from tollama.capabilities import Quantiles
+    from tollama.client import Client
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A model, as in: tollama list --available", autocompletion=completion.known),
+]
 Accept = Annotated[bool, typer.Option("--accept-license", help="Accept the model's licence.")]
 
 
@@ -47,92 +55,108 @@ def list_models(
     """List the installed models."""
     with connect(host) as client:
         models = client.models()
-        tags = {tag["name"]: tag for tag in client.tags()}
+        tags = {tag.name: tag for tag in client.tags()}
     if available:
-        entries = models["available"]
         if as_json:
-            output.emit(entries)
+            output.emit(models.available)
             return
-        rows = [(m["name"], str(m.get("family", "-")), _licence(m), str(m.get("state", "-"))) for m in entries]
+        rows = [(model.name, model.family, _licence(model.license), model.state) for model in models.available]
         output.table(("NAME", "FAMILY", "LICENSE", "STATE"), rows)
         return
-    installed = {entry["name"]: entry for entry in models["installed"]}
-    merged = {name: installed.get(name, {}) | tags.get(name, {}) for name in [*tags, *installed]}
+    installed = [(model, tags[model.name]) for model in models.installed if model.name in tags]
     if as_json:
-        output.emit(list(merged.values()))
+        merged = [model.model_dump(mode="json") | tag.model_dump(mode="json") for model, tag in installed]
+        output.emit(merged + [{"state": "broken"} | one.model_dump() for one in models.broken])
         return
     output.table(
         ("NAME", "ID", "SIZE", "FAMILY", "LICENSE", "MODIFIED"),
         [
             (
-                name,
-                str(model.get("digest") or "-")[:12],
-                output.size(model.get("size")),
-                str(model.get("family") or (model.get("details") or {}).get("family") or "-"),
-                str((model.get("license") or {}).get("id", "-")),
-                output.ago(model.get("modified_at")) if name in tags else str(model.get("state", "-")),
+                model.name,
+                tag.digest[:12],
+                output.size(tag.size),
+                model.family,
+                model.license.id,
+                output.ago(tag.modified_at),
             )
-            for name, model in merged.items()
+            for model, tag in installed
         ],
     )
+    for one in models.broken:
+        output.note(f"Warning: {one.name} is broken: {one.reason}. Mend it with: tollama pull {one.name}")
 
 
-def _licence(model: dict[str, Any]) -> str:
-    licence = model.get("license") or {}
-    asked = licence.get("needs_acceptance") and not licence.get("accepted")
-    return f"{licence.get('id', '-')}{' (to be accepted)' if asked else ''}"
+def _licence(licence: LicenseInfo) -> str:
+    return f"{licence.id}{'' if licence.accepted else ' (to be accepted)'}"
 
 
-def show(name: Name, as_json: Json = False, host: Host = None) -> None:
+def show(
+    name: Name,
+    text: Annotated[bool, typer.Option("--license", help="Print the text of the model's licence, no more.")] = False,
+    as_json: Json = False,
+    host: Host = None,
+) -> None:
     """Show what a model is, can do and is licensed under."""
     with connect(host) as client:
         model = client.model(name)
-    if as_json:
+        licence = _text(client, model) if text else ""
+    if text:
+        output.emit({"name": model.name, "license": licence}) if as_json else output.line(licence.rstrip())
+    elif as_json:
         output.emit(model)
-        return
-    manifest, source = model.get("manifest") or {}, model.get("source") or {}
-    details = manifest.get("details") or model.get("details") or {}
-    resolved = manifest.get("resolved") or {}
+    else:
+        _sections(model)
+
+
+def _text(client: Client, model: ModelDetail) -> str:
+    """The licence's text where the model's files have one; before the pull, what is known of it."""
+    if model.installed:
+        return client.show(model.name).license
+    terms = model.license
+    return "\n".join(part for part in (terms.id, terms.notice, terms.url) if part)
+
+
+def _sections(model: ModelDetail) -> None:
+    manifest, can, licence = model.manifest, model.capabilities, model.license
     output.section(
         "Model",
         _present(
-            name=model["name"],
-            family=model.get("family"),
-            state=model.get("state"),
-            parameters=details.get("parameter_size"),
-            source=source.get("repo_id") or source.get("type"),
-            revision=resolved.get("commit_sha") or source.get("revision"),
-            size=output.size(manifest.get("size_bytes")) if manifest else None,
+            name=model.name,
+            family=model.family,
+            state=model.state,
+            parameters=manifest.details.parameter_size if manifest else None,
+            source=model.source.repo_id or model.source.type,
+            revision=manifest.resolved.commit_sha if manifest else model.source.revision,
+            size=output.size(manifest.size_bytes) if manifest else None,
+            runtime="ready" if model.runtime.ready else "broken" if model.runtime.installed else "not installed",
         ),
     )
-    can: dict[str, Any] = model.get("capabilities") or {}
-    quantiles, covariates = can.get("quantiles") or {}, can.get("covariates") or {}
+    covariates = [kind.replace("_", " ") for kind, able in can.covariates.model_dump().items() if able]
     output.section(
         "Capabilities",
         _present(
-            quantiles=_levels(quantiles),
-            covariates=", ".join(kind.replace("_", " ") for kind, able in covariates.items() if able) or "none",
-            missing_values=_yes(can.get("missing_values")),
-            multivariate=_yes(can.get("multivariate")),
-            deterministic=_yes(can.get("deterministic")),
-            point=can.get("point"),
-            options=", ".join(can.get("options") or {}) or "none",
+            quantiles=_levels(can.quantiles),
+            covariates=", ".join(covariates) or "none",
+            missing_values=_yes(can.missing_values),
+            multivariate=_yes(can.multivariate),
+            deterministic=_yes(can.deterministic),
+            point=can.point,
+            options=", ".join(can.options) or "none",
         ),
     )
     limits = ("max_context", "min_context", "max_horizon", "native_horizon")
-    output.section("Limits", _present(**{key: can.get(key) for key in limits}))
-    licence: dict[str, Any] = (model.get("license") or {}) | (manifest.get("license") or {})
+    output.section("Limits", _present(**{key: getattr(can, key) for key in limits}))
     output.section(
         "License",
         _present(
-            id=licence.get("id"),
-            needs_acceptance=_yes(licence.get("needs_acceptance")),
-            accepted=_yes(licence.get("accepted")),
-            notice=licence.get("notice"),
-            url=licence.get("url"),
+            id=licence.id,
+            needs_acceptance=_yes(licence.needs_acceptance),
+            accepted=_yes(licence.accepted) if licence.needs_acceptance else None,
+            notice=licence.notice,
+            url=licence.url,
         ),
     )
-    files = [(file["path"], output.size(file.get("size"))) for file in manifest.get("files") or []]
+    files = [(file.path, output.size(file.size)) for file in manifest.files] if manifest else []
     output.section("Files", files or [("none", "")])
 
 
@@ -140,18 +164,21 @@ def _present(**pairs: Any) -> list[tuple[str, str]]:
     return [(key.replace("_", " "), str(value)) for key, value in pairs.items() if value not in (None, "")]
 
 
-def _yes(value: Any) -> str | None:
-    return None if value is None else "yes" if value else "no"
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
-def _levels(quantiles: dict[str, Any]) -> str:
-    native = [f"{level:g}" for level in quantiles.get("native") or []]
+def _levels(quantiles: Quantiles) -> str:
+    native = [f"{level:g}" for level in quantiles.native]
     shown = ", ".join(native if len(native) <= 9 else [*native[:4], "...", *native[-4:]]) or "any"
-    return f"{shown} ({quantiles.get('method', 'native')})"
+    return f"{shown} ({quantiles.method})"
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to remove.")], host: Host = None
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Models to remove.", autocompletion=completion.installed)
+    ],
+    host: Host = None,
 ) -> None:
     """Remove installed models."""
     with connect(host) as client:

@@ -23,8 +23,8 @@ def note(text: str) -> None:
 
 
 def emit(value: Any) -> None:
-    """A result as JSON, for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """A result as JSON, for programs; an answer of the server as it came."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=lambda answer: answer.model_dump(mode="json")))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -73,16 +73,11 @@ def size(count: float | None) -> str:
     return decimal(int(count)) if count else "-"
 
 
-def ago(moment: str | None) -> str:
-    """An ISO time as distance from now: ``3 hours ago``, ``4 minutes from now``; ``Forever`` from the year 9999 on."""
-    if not moment:
-        return "-"
-    then = datetime.fromisoformat(moment)
+def ago(then: datetime) -> str:
+    """A moment as distance from now: ``3 hours ago``, ``4 minutes from now``; ``Forever`` from the year 9999 on."""
     if then.year >= 9999:
         return "Forever"
-    if then.year <= 1970:  # what is part of tollama was never installed
-        return "-"
-    seconds = ((then if then.tzinfo else then.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    seconds = (then - datetime.now(UTC)).total_seconds()
     distance = abs(seconds)
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
         count = int(distance // length)

@@ -28,11 +28,11 @@ def pull_model(client: Client, name: str, *, accept_license: bool = False, **opt
 
 
 def _accepted(client: Client, name: str) -> bool:
-    licence = client.model(name).get("license") or {}
-    output.note(f"The licence of {name} ({licence.get('id', 'unknown')}) must be accepted first.")
-    for key in ("notice", "url"):
-        if licence.get(key):
-            output.note(str(licence[key]))
+    licence = client.model(name).license
+    output.note(f"The licence of {name} ({licence.id}) must be accepted first.")
+    for text in (licence.notice, licence.url):
+        if text:
+            output.note(text)
     return typer.confirm("Do you accept it?", err=True)
 
 
@@ -61,13 +61,13 @@ def _show(client: Client, name: str, **options: Any) -> None:
     progress = Progress(*columns, console=console)
     with ExitStack() as bar_area:
         for event in client.pull(name, **options):
-            status, digest = str(event.get("status", "")), event.get("digest")
+            status, digest = event.status, event.digest
             if digest:
                 if not bars:  # not before: an empty area of bars leaves an empty line
                     bar_area.enter_context(progress)
                 if digest not in bars:
-                    bars[digest] = progress.add_task(status, total=event.get("total"))
-                progress.update(bars[digest], total=event.get("total"), completed=event.get("completed") or 0)
+                    bars[digest] = progress.add_task(status, total=event.total)
+                progress.update(bars[digest], total=event.total, completed=event.completed or 0)
             elif status != said:
                 console.print(status)
                 said = status

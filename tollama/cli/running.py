@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tollama.cli import output
+from tollama.cli import completion, output
 from tollama.cli.connection import Host, Json, connect
+
+if TYPE_CHECKING:
+    from tollama.protocols.ollama import Running
 
 
 def register(app: typer.Typer) -> None:
@@ -28,11 +31,11 @@ def ps(as_json: Json = False, host: Host = None) -> None:
         ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"),
         [
             (
-                model["name"],
-                str(model.get("digest") or "-")[:12],
-                output.size(model.get("size")),
+                model.name,
+                model.digest[:12],
+                output.size(model.size),
                 _processor(model),
-                str(model.get("context_length", "-")),
+                str(model.context_length),
                 _until(model),
             )
             for model in models
@@ -41,7 +44,10 @@ def ps(as_json: Json = False, host: Host = None) -> None:
 
 
 def stop(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to unload.")], host: Host = None
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Models to unload.", autocompletion=completion.loaded)
+    ],
+    host: Host = None,
 ) -> None:
     """Unload models: at once, or as soon as they are no longer used. Their files stay."""
     with connect(host) as client:
@@ -50,18 +56,14 @@ def stop(
             output.line(f"Stopped {name}.")
 
 
-def _processor(model: dict[str, Any]) -> str:
-    total, on_gpu = model.get("size") or 0, model.get("size_vram") or 0
-    share = round(100 * min(1.0, on_gpu / total)) if total else 0
+def _processor(model: Running) -> str:
+    share = round(100 * min(1.0, model.size_vram / model.size)) if model.size else 0
     if 0 < share < 100:
         return f"{100 - share}%/{share}% CPU/GPU"
-    return "100% GPU" if share or str(model.get("device", "")).startswith("cuda") else "100% CPU"
+    return "100% GPU" if share or model.device.startswith("cuda") else "100% CPU"
 
 
-def _until(model: dict[str, Any]) -> str:
-    if model.get("state") == "loading":
+def _until(model: Running) -> str:
+    if model.state == "loading":
         return "Loading..."
-    moment = model.get("expires_at")
-    if moment and datetime.fromisoformat(moment) <= datetime.now(UTC):
-        return "Stopping..."
-    return output.ago(moment)
+    return "Stopping..." if model.expires_at <= datetime.now(UTC) else output.ago(model.expires_at)

@@ -1,0 +1,1 @@
+"""Foreign wire formats to and from ours, as pure functions."""
