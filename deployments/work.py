@@ -24,6 +24,8 @@ from tollama.seam import Adapter, Item, ItemFailure, ItemForecast, Task
 
 logger = logging.getLogger("ray.serve")
 
+JOINT = 100
+"""Series of one request that inform each other: what the authors of Chronos-2 advise for ``cross_learning``."""
 GIVE_UP = 8
 """Series of one request that raised one after the other, after which its others are not tried: a model that fails on
 everything must not cost a call for each."""
@@ -51,7 +53,7 @@ Attempt = Callable[[Sequence[Item]], Awaitable[tuple[float, list[Answer] | Fault
 
 
 class Work:
-    """One call. ``chunk`` is the most series of a part; ``joint`` ones are computed in whole chunks or not at all.
+    """One call. ``chunk`` is the most series of a part; ``joint`` ones are computed ``JOINT`` at a time, or not at all.
 
     After :meth:`run`, ``seconds`` is what computing took, ``largest`` the most series that were computed at once, and
     ``cause`` is ``OOM`` if a series failed for want of memory.
@@ -64,7 +66,7 @@ class Work:
         self._requests = requests
         self._items = [item for request in requests for item in request]
         self._owners = [number for number, request in enumerate(requests) for _ in request]
-        self._chunk = chunk
+        self._chunk = JOINT if joint else chunk
         self._joint = joint
         self._answers: list[Answer | None] = [None] * len(self._items)
         self._raised = [0] * len(requests)

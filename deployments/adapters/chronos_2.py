@@ -31,7 +31,7 @@ WARM_UP = 512
 class Chronos2:
     """Adapter ``chronos-2``."""
 
-    chunk = 100  # as many series inform each other in ``cross_learning``: what the library advises
+    chunk = ROWS["cpu"]
 
     def hello(self) -> Mapping[str, str]:
         return _chronos.versions()
@@ -45,6 +45,7 @@ class Chronos2:
     @_lazy.put_off(*_torch.TRANSFORMERS)
     def load(self, ref: ModelRef, placement: Placement) -> Loaded:
         """Raises ValueError for a snapshot that is no Chronos-2 model or lacks some of its weights."""
+        self.chunk = ROWS[placement.device]
         pipeline = _chronos.load(ref, placement, "Chronos2Pipeline")
         import torch
 

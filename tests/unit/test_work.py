@@ -169,6 +169,12 @@ def test_series_that_inform_each_other_are_not_parted() -> None:
         assert work.cause == cause
 
 
+def test_as_many_series_inform_each_other_as_the_library_advises() -> None:
+    model = Model()
+    model.run(items(*(f"{number:03}" for number in range(130))), joint=True)
+    assert [len(part) for part in model.parts] == [100, 30]
+
+
 def test_a_bad_gpu_refuses_the_whole_call_at_once() -> None:
     model = Model(named("bad", RuntimeError("CUDA error: device-side assert triggered")))
     with pytest.raises(Refused) as raised:
