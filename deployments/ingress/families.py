@@ -16,7 +16,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from deployments.blackbox import Death
-from deployments.ingress.courier import Courier, ModelFailed
+from deployments.ingress.courier import CAP, GPU_CAP, Courier, ModelFailed
 from deployments.ingress.metrics import FamilyMetrics
 from deployments.ingress.starting import Starting
 from deployments.ingress.supervision import Supervision
@@ -75,7 +75,7 @@ class FamilyClient:
         forecast, stream = handle.forecast, handle.options(stream=True).forecast_stream
         self._forecast: Callable[[str], Any] = cache(lambda model: forecast.options(session_id=model))
         self._stream: Callable[[str], Any] = cache(lambda model: stream.options(session_id=model))
-        self._courier = Courier(self._send, replicas)
+        self._courier = Courier(self._send, replicas, GPU_CAP if spec.name in turns.gpus.shares else CAP)
         self._handle = handle
         self._starting = Starting(spec.name, turns)
         self._turns = turns
