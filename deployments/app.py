@@ -15,6 +15,7 @@ from ray.serve import Application
 
 from deployments.blackbox import BLACK_BOXES
 from deployments.code import linked_code
+from deployments.exposure import exposed
 from deployments.family import Family, FamilyConfig
 from deployments.ingress import metrics
 from deployments.ingress.service import Ingress, IngressConfig
@@ -24,6 +25,7 @@ from deployments.scaling import fits
 from tollama import settings as settings_module
 from tollama.errors import ConfigError
 from tollama.families import FamilySpec, families
+from tollama.logs import SERVE_LOGS
 from tollama.registry import registry
 from tollama.runtimes import Runtimes
 from tollama.seam import Placement
@@ -108,7 +110,8 @@ def build(args: GraphArgs) -> Application:
     handles = {name: _family(specs[name], family, settings, gpus) for name, family in enabled.items()}
     door = (args.door.host, args.door.port) if args.door is not None else None
     replicas = {name: family.max_replicas for name, family in enabled.items()}
-    config = IngressConfig(str(settings.home), door, gpus, replicas)
+    open_to_others = exposed(door[0] if door else None, settings)
+    config = IngressConfig(str(settings.home), door, gpus, replicas, open_to_others)
     metrics.prepare(Home(settings.home).run / metrics.FOLDER)
     ingress = serve.deployment(
         name="ingress",
@@ -191,7 +194,12 @@ def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, gpus: Gpus) 
 
 
 def _logging(settings: Settings) -> dict[str, Any]:
-    return {"enable_access_log": False, "log_level": settings.log_level}
+    return {
+        "enable_access_log": False,
+        "log_level": settings.log_level,
+        "encoding": settings.log_format.upper(),
+        "logs_dir": str(Home(settings.home).logs / SERVE_LOGS),
+    }
 
 
 def _slot(home: Home) -> str:

@@ -16,12 +16,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from deployments import logs
 from deployments.blackbox import LOADING, BlackBox
 from deployments.failures import CUDA, HEALTH, OOM, Refused, cause_of
 from deployments.loading import loaded, unloaded
+from deployments.logs import REQUEST
 from deployments.memory import DEVICE, HOST, Memory, Room, peak_mb
 from deployments.messages import HELD, Call, Progress, Refusal, Result, pack, unpack
 from deployments.residency import Residency, Resident
@@ -65,6 +68,7 @@ class Family:
 
     def __init__(self, config: FamilyConfig) -> None:
         self.config = config
+        logs.install()
         self._adapters: dict[str, Adapter] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
         placement = self._placement()
@@ -184,6 +188,7 @@ class Family:
     # The work.
 
     async def _answer(self, call: Call, report: Callable[[Progress], None]) -> Result | Refusal:
+        REQUEST.set(call.request_id)
         self._calls += 1
         self._touched = time.time()
         try:
@@ -194,7 +199,7 @@ class Family:
         except TollamaError as error:
             return Refusal(error.record)
         except Exception as error:
-            logger.exception("request %s: model %s failed", call.request_id, call.model)
+            logger.exception("the model %s failed", call.model)
             failed = RunnerFailed(f"The model {call.model!r} failed: {type(error).__name__}.", detail=call.request_id)
             cause = cause_of(error)
             return Refusal(failed.record, alone=cause is None, cause=cause)
@@ -266,7 +271,7 @@ class Family:
 
     async def _unload(self, resident: Resident) -> None:
         adapter = self._adapter(resident.ref.adapter)
-        await asyncio.get_running_loop().run_in_executor(self._worker, unloaded, resident, adapter)
+        await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, unloaded, resident, adapter)
 
     async def _compute(
         self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
@@ -294,7 +299,7 @@ class Family:
                 finally:
                     self._busy_until = None
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+        return await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, run)
 
     def _condemn(self) -> None:
         """The GPU's state is bad: compute no more, and have this process replaced."""
@@ -325,7 +330,8 @@ class Family:
 
     def _ensure_ticker(self) -> None:
         if self._ticker is None or self._ticker.done():
-            self._ticker = asyncio.ensure_future(self._tick())
+            # It outlives the request that starts it, and works for none.
+            self._ticker = asyncio.create_task(self._tick(), context=Context())
 
     async def _tick(self) -> None:
         await asyncio.sleep(TICK_S)

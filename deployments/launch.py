@@ -32,7 +32,8 @@ TRIES = 3
 
 def main(config: str, note: str, *options: str) -> None:
     """Run the graph of ``config`` until interrupted; ``note`` receives where the dashboard is."""
-    application = yaml.safe_load(Path(config).read_text())["applications"][0]
+    graph = yaml.safe_load(Path(config).read_text())
+    application = graph["applications"][0]
     try:
         GraphArgs.model_validate(application.get("args", {}))
     except ValidationError as error:
@@ -50,6 +51,9 @@ def main(config: str, note: str, *options: str) -> None:
         context = _new_cluster(dashboard="--no-dashboard" not in options)
     Path(note).write_text(json.dumps({"dashboard": context.dashboard_url}))
     threading.Thread(target=_end_when_deploying_fails, daemon=True).start()
+    # `serve run` gives the file's logging to applications only, not to Serve's own controller and proxy.
+    started = {name: graph[name] for name in ("proxy_location", "http_options", "logging_config") if name in graph}
+    serve.start(**started)
     cli(["run", config])
 
 

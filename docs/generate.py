@@ -95,6 +95,7 @@ def inventory() -> str:
 def _application() -> FastAPI:
     """The server's application, made but not run."""
     from deployments.ingress.desk import Desk
+    from deployments.ingress.guard import Keys
     from deployments.ingress.holdings import Holdings
     from deployments.ingress.metrics import Metrics
     from deployments.ingress.service import application
@@ -113,6 +114,7 @@ def _application() -> FastAPI:
             Supervision(home, 5, 1.0),
             cast(Metrics, None),  # would set the environment of the process
             Holdings({}),
+            Keys(Settings(home=home)),
         )
         return application(desk, None)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.hub import LoopbackHub
-from tests.serving import CHECKOUT, RUNTIMES, Server
+from tests.serving import CHECKOUT, ORIGIN, PLANTED, RUNTIMES, Server
 from tollama.families import families
 from tollama.registry import find
 from tollama.runtimes import Runtimes
@@ -44,6 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, hub: LoopbackHub) -> Iterat
         TOLLAMA_FAMILY_LINGER="2",
         TOLLAMA_MAX_BODY_MB="70",
         TOLLAMA_MAX_QUEUE="80",
+        TOLLAMA_CORS_ORIGINS=ORIGIN,
+        HF_PLANTED_TOKEN=PLANTED,
+        RAY_PLANTED_URL=f"http://user:{PLANTED}@proxy.example:3128",
     ) as running:
         yield running
 

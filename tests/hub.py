@@ -51,7 +51,10 @@ class LoopbackHub:
     whose files want a token. ``token``: the one that is right. ``cut_after``: bytes of a body after which the
     connection is closed, ``cuts`` times. ``pause_after``: bytes after which a body waits for `resume`; `paused` is set
     then. ``corrupt``: files (by path) whose bytes are not what the list says. ``ranges``: whether Range is honoured.
-    ``cdn``: an address that large files are redirected to. ``requests``: (method, path, headers) of all so far.
+    ``pace``: seconds that each piece of a body takes. ``cdn``: an address that large files are redirected to.
+    ``cards``: model card metadata by repository. ``requests``: (method, path, headers) of all so far.
+
+    It answers as a proxy too: whatever host a request is for, this hub answers it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -68,7 +71,9 @@ class LoopbackHub:
         self.resume = threading.Event()
         self.corrupt: set[str] = set()
         self.ranges = True
+        self.pace = 0.0
         self.cdn: str | None = None
+        self.cards: dict[str, dict[str, object]] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._rows: dict[tuple[str, str], list[dict[str, object]]] = {}
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -120,6 +125,12 @@ class LoopbackHub:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def safetensors(numbers: int = 1000, seed: bytes = b"") -> bytes:
+    """A whole file of safetensors with one tensor of so many numbers."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    return len(header).to_bytes(8, "little") + header + (seed + bytes(4 * numbers))[: 4 * numbers]
 
 
 def _row(name: str, body: bytes) -> dict[str, object]:
@@ -190,7 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             return
         commit, rows = found
-        answer: object = {"id": repo, "sha": commit, "siblings": rows, "tags": [], "private": False}
+        answer: Any = {"id": repo, "sha": commit, "siblings": rows, "tags": [], "private": False}
+        if card := self.hub.cards.get(repo):
+            answer |= {"cardData": card, "tags": card.get("tags", []), "library_name": card.get("library_name")}
         if mark == "/tree/" and revision:
             lfs = [row.get("lfs") for row in rows]
             answer = [
@@ -247,6 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
                 hub.cuts -= 1
                 self.close_connection = True
                 return
+            hub.resume.wait(hub.pace)
             try:
                 self.wfile.write(body[at : at + CHUNK])
             except OSError:  # the client went away

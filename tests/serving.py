@@ -20,6 +20,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 RUNTIMES = Path(os.environ.get("TOLLAMA_RUNTIMES_DIR") or CHECKOUT / ".runtimes").resolve()
 TOLLAMA = Path(sys.executable).with_name("tollama")
 START_S = 240.0
+PLANTED = "Zq9-planted-word"
+"""A secret in the environment of the session's server."""
+ORIGIN = "https://app.example"
+"""Whose web pages may ask the session's server."""
 
 
 def free_port() -> int:

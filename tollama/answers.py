@@ -92,10 +92,10 @@ class Checks(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the server is well, per check."""
+    """Whether the server is well; per check, unless the server has API keys and none of them came along."""
 
     status: Literal["ready", "unwell"]
-    checks: Checks
+    checks: Checks | None = None
 
 
 class Version(BaseModel):

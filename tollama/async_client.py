@@ -110,11 +110,12 @@ class AsyncClient:
         *,
         accept_license: bool = False,
         revision: str | None = None,
+        local_name: str | None = None,
         offline: bool = False,
         no_runtime: bool = False,
     ) -> AsyncIterator[Status]:
-        options = {"accept_license": accept_license, "revision": revision, "offline": offline, "no_runtime": no_runtime}
-        return self._stream(calls.pull(name, **options))
+        options = {"accept_license": accept_license, "revision": revision, "local_name": local_name}
+        return self._stream(calls.pull(name, **options, offline=offline, no_runtime=no_runtime))
 
     async def validate(self, request: Request) -> Validation:
         return await self.ask(calls.validate(request, self._timeout))

@@ -16,10 +16,9 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from tollama import version
+from tollama import licenses, version
 from tollama.capabilities import Capabilities
 from tollama.errors import ModelNotInstalled, RunnerUnavailable
-from tollama.licenses import require
 from tollama.registry import Entry, canonical_name, find, registry
 from tollama.seam import ModelRef
 from tollama.store import Broken, Home, Manifest, Store
@@ -119,7 +118,7 @@ class Catalog:
     def runnable(self, name: str) -> Model:
         """The model, if it may run: known, its licence accepted, its files here. In this order."""
         model = self.find(name)
-        require(self.home, model.name, model.about.license)
+        licenses.require(self.home, model.name, model.about.license, snapshot=model.snapshot)
         if not model.installed:
             raise ModelNotInstalled(
                 f"The model {model.name!r} is known but not installed.", hint=f"tollama pull {model.name}"
@@ -130,6 +129,10 @@ class Catalog:
                 hint="Upgrade tollama.",
             )
         return model
+
+    def accepted(self, model: Model) -> bool:
+        """Whether the model may run as far as its licence goes."""
+        return licenses.accepted(self.home, model.name, model.about.license)
 
     def available(self) -> list[Model]:
         """Every model of the registry."""

@@ -162,15 +162,18 @@ class Client:
         *,
         accept_license: bool = False,
         revision: str | None = None,
+        local_name: str | None = None,
         offline: bool = False,
         no_runtime: bool = False,
     ) -> Iterator[Status]:
         """Pull a model; yields progress: ``status``, and of a file ``digest``, ``total`` and ``completed`` in bytes.
 
-        The last status is ``success``. Raises :class:`LicenseNotAccepted` when the licence needs ``accept_license``.
+        ``name`` may be any repository of the hub, as ``hf:org/name``; it is called ``local_name`` then, else
+        ``org--name``. The last status is ``success``. Raises :class:`LicenseNotAccepted`, whose ``detail`` has the
+        text, when the licence needs ``accept_license``.
         """
-        options = {"accept_license": accept_license, "revision": revision, "offline": offline, "no_runtime": no_runtime}
-        return self._stream(calls.pull(name, **options))
+        options = {"accept_license": accept_license, "revision": revision, "local_name": local_name}
+        return self._stream(calls.pull(name, **options, offline=offline, no_runtime=no_runtime))
 
     def validate(self, request: Request) -> Validation:
         """Check a forecast request without running it: its ``warnings``, or its error raised."""

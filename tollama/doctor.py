@@ -191,7 +191,7 @@ def hub(settings: Settings) -> Check:
         return Check("hub", "fail", "The address of the hub is no URL.", "Correct TOLLAMA_HF_ENDPOINT or HF_ENDPOINT.")
     hint = "Check the network, HF_ENDPOINT and the proxy settings. What is installed works without the hub."
     try:
-        status = httpx.head(settings.hf_endpoint, timeout=HUB_TIMEOUT_S).status_code
+        status = httpx.head(settings.hf_endpoint, timeout=HUB_TIMEOUT_S, proxy=settings.proxies).status_code
     except httpx.TimeoutException:
         return Check("hub", "warn", f"{shown} does not answer within {HUB_TIMEOUT_S:g} s", hint)
     except httpx.HTTPError:

@@ -19,6 +19,7 @@ TollamaError
 │   ├── QueueFull            503 QUEUE_FULL
 │   └── DeadlineExceeded     504 DEADLINE_EXCEEDED
 ├── PullError                    the hub or the disk failed; nothing is half-installed
+│   ├── UnsupportedRepository 400 UNSUPPORTED_REPOSITORY
 │   ├── RevisionNotFound     404 REVISION_NOT_FOUND
 │   ├── HubError             502 HUB_ERROR
 │   ├── HubUnauthorized      502 HUB_UNAUTHORIZED
@@ -144,7 +145,7 @@ class Unauthorized(RequestError):
 
     status = 401
     code = "UNAUTHORIZED"
-    default_hint = "Send 'Authorization: Bearer <key>'."
+    default_hint = "Put one into TOLLAMA_API_KEY; other clients send it in the Authorization header, scheme Bearer."
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
@@ -237,6 +238,13 @@ class DeadlineExceeded(RunnerError):
 
 class PullError(TollamaError):
     """The hub or the disk failed; nothing is half-installed."""
+
+
+class UnsupportedRepository(PullError):
+    """The repository or folder holds no model that can be served: its architecture, or how its weights are stored."""
+
+    status = 400
+    code = "UNSUPPORTED_REPOSITORY"
 
 
 class RevisionNotFound(PullError):

@@ -15,10 +15,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -36,6 +36,7 @@ from tollama.errors import (
     RevisionNotFound,
     TollamaError,
 )
+from tollama.manifest import matches
 from tollama.store import atomic_write, safe_path, sha256_of
 from tollama.version import __version__
 
@@ -66,11 +67,18 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The wanted files of ``repo_id`` at ``commit`` (40 hex digits)."""
+    """The wanted files of ``repo_id`` at ``commit`` (40 hex digits); ``card`` is what its model card says in data."""
 
     repo_id: str
     commit: str
     files: tuple[RemoteFile, ...]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def only(self, patterns: Iterable[str]) -> Listing:
+        """The files that match any of ``patterns``; one without a slash is of the files at the top."""
+        wanted = tuple(patterns)
+        files = tuple(file for file in self.files if any(matches(file.path, pattern) for pattern in wanted))
+        return replace(self, files=files)
 
 
 class Hub:
@@ -83,24 +91,44 @@ class Hub:
         self._token: str | bool = token or False  # False: no token that lies around on this machine either
         self._offline = offline
 
-    def listing(self, repo_id: str, revision: str, patterns: tuple[str, ...]) -> Listing:
-        """The files of ``revision`` (a branch, tag or commit) that match any of ``patterns``.
+    def listing(self, repo_id: str, revision: str, patterns: tuple[str, ...], *, also: tuple[str, ...] = ()) -> Listing:
+        """The files of ``revision`` (a branch, tag or commit) that match any of ``patterns``, of which there must be
+        one, or of ``also``.
 
         Offline it is what was listed last. Raises the :class:`PullError` leaves.
         """
-        if self._offline:
-            return _matching(self._remembered(repo_id, revision), patterns)
+        listed = self._remembered(repo_id, revision) if self._offline else self._asked(repo_id, revision)
+        if not listed.only(patterns).files:
+            raise HubError("The repository has none of the files that this model is made of.")
+        return listed.only((*patterns, *also))
+
+    def _asked(self, repo_id: str, revision: str) -> Listing:
         try:
             api = HfApi(self._endpoint, token=self._token, library_name="tollama", library_version=__version__)
             info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=LIST_TIMEOUT_S)
             if _COMMIT.fullmatch(revision) and info.sha != revision:
                 raise ValueError("another commit than the one asked for")
-            found = Listing(repo_id, str(info.sha), tuple(_remote(sibling) for sibling in info.siblings or ()))
+            card = {"tags": list(info.tags or ()), "library_name": info.library_name}
+            card |= _plain(vars(info.card_data)) if info.card_data else {}
+            files = tuple(_remote(sibling) for sibling in info.siblings or ())
+            found = Listing(repo_id, str(info.sha), files, card)
         except Exception as error:
-            raise translate(error) from error
+            raise translate(error, self.page(repo_id)) from error
         for known_as in {revision, found.commit}:
             atomic_write(self._listed(repo_id, known_as), json.dumps(asdict(found)).encode())
-        return _matching(found, patterns)
+        return found
+
+    def page(self, repo_id: str) -> str:
+        """Where people read of a repository; without what an endpoint may hold of secrets."""
+        return re.sub("//[^/]*@", "//", f"{self._endpoint}/{repo_id}")
+
+    def read(self, listing: Listing, path: str, limit: int) -> bytes | None:
+        """The content of a small file of ``listing``, None when it is not there or has more than ``limit`` bytes."""
+        file = next((file for file in listing.files if file.path == path), None)
+        if file is None or file.size > limit:
+            return None
+        self.download(listing, file, lambda _: None)
+        return self.verify(file)[0].read_bytes()
 
     def missing(self, listing: Listing) -> int:
         """Bytes of ``listing`` that are not in the cache yet."""
@@ -131,10 +159,16 @@ class Hub:
                 with _Counted(part, progress) as out:
                     http_get(url, out, resume_size=have, headers=headers, expected_size=file.size)
             except Exception as error:
-                failure = translate(error)
+                failure = translate(error, self.page(listing.repo_id))
                 if isinstance(failure, DigestMismatch):  # else the next pull would go on where this one went wrong
                     part.unlink(missing_ok=True)
                 raise failure from error
+
+    def discard(self, listing: Listing) -> None:
+        """Remove what of ``listing`` was downloaded and not verified yet."""
+        for file in listing.files:
+            with self._alone(file):
+                self._part(file).unlink(missing_ok=True)
 
     def verify(self, file: RemoteFile) -> tuple[Path, str]:
         """Check a downloaded ``file`` against its digest; its place in the cache and its sha256.
@@ -150,6 +184,7 @@ class Hub:
                 raise DigestMismatch("A file of the model is not what the hub said it would be.", detail=file.path)
             if path == part:
                 os.replace(part, blob)
+            os.utime(blob)  # the cache forgets first what was not used for longest
             return blob, sha256
 
     def _blob(self, file: RemoteFile) -> Path:
@@ -175,7 +210,8 @@ class Hub:
             raw = json.loads(self._listed(repo_id, revision).read_bytes())
         except FileNotFoundError:
             raise Offline("The model was never pulled here, and the server is told to stay offline.") from None
-        return Listing(raw["repo_id"], raw["commit"], tuple(RemoteFile(**file) for file in raw["files"]))
+        files = tuple(RemoteFile(**file) for file in raw["files"])
+        return Listing(raw["repo_id"], raw["commit"], files, raw.get("card") or {})
 
 
 class _Counted(io.BufferedWriter):
@@ -191,11 +227,11 @@ class _Counted(io.BufferedWriter):
         return written
 
 
-def _matching(listing: Listing, patterns: tuple[str, ...]) -> Listing:
-    files = tuple(file for file in listing.files if any(fnmatchcase(file.path, pattern) for pattern in patterns))
-    if not files:
-        raise HubError("The repository has none of the files that this model is made of.")
-    return Listing(listing.repo_id, listing.commit, files)
+def _plain(card: dict[str, Any]) -> dict[str, Any]:
+    """The texts of a model card, and its lists of texts."""
+    lists = {key: value for key, value in card.items() if isinstance(value, list)}
+    texts = {key: value for key, value in card.items() if isinstance(value, str)}
+    return texts | {key: value for key, value in lists.items() if all(isinstance(one, str) for one in value)}
 
 
 def _remote(sibling: RepoSibling) -> RemoteFile:
@@ -222,19 +258,22 @@ def _git_oid(path: Path) -> str:
     return digest.hexdigest()
 
 
-def translate(error: Exception) -> TollamaError:
-    """The :class:`PullError` that an exception of the hub's client, or of the disk, means."""
+def translate(error: Exception, page: str = "") -> TollamaError:
+    """The :class:`PullError` that an exception of the hub's client, or of the disk, means; ``page`` is the model's."""
     if isinstance(error, TollamaError):
         return error
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     detail = None if status is None else f"HTTP {status}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("The disk is full; what was downloaded so far is kept.")
+        return DiskFull("The disk is full; what did not fit was discarded.")
     if isinstance(error, OfflineModeIsEnabled):
         return Offline("The hub's client is told to stay offline.")
     if isinstance(error, GatedRepoError):
-        return HubUnauthorized("The repository is gated: the hub wants a token of somebody with access.", detail=detail)
+        hint = f"Ask for access at {page or 'its page'}, set HF_TOKEN on the server to your token, then pull again."
+        return HubUnauthorized(
+            "The repository is gated: the hub wants a token of somebody with access.", detail=detail, hint=hint
+        )
     if status in (401, 403):
         hint = "If the name is right, the repository is private: ask for access and set HF_TOKEN."
         return HubUnauthorized("The hub refuses access to the repository.", detail=detail, hint=hint)

@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from tollama.errors import ConfigError
+from tollama.logs import SERVE_LOGS, retain, rotation
+from tollama.network import require_guarded
 from tollama.paths import data
+from tollama.redaction import text
 from tollama.settings import Settings, load, told
 
 START_S = 180.0
@@ -41,6 +44,7 @@ RAY_ENVIRONMENT = {
     # Fast calls between deployments; without Serve's direct ingress, whose ports listen on every interface.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # a thousand lines would be lost with a process that is killed
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     # A replica that hangs finishes nothing, so it need not have the time that others have to finish.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
@@ -63,13 +67,16 @@ def serve(
     config: Path | None = None,
     dashboard: bool | None = None,
     home: Path | None = None,
+    insecure: bool | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Run a server in the foreground until SIGINT, SIGTERM or SIGHUP; the exit code.
 
-    Raises :class:`ConfigError` for what would keep it from starting: a taken port, a second server on one home.
+    Raises :class:`ConfigError` for what would keep it from starting: a taken port, a second server on one home, an
+    address beyond this machine without an API key.
     """
-    settings = load(host=host, port=port, home=home, dashboard=dashboard)
+    settings = load(host=host, port=port, home=home, dashboard=dashboard, insecure=insecure)
+    require_guarded(settings.host, "The API", settings)
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         raise ConfigError(
             "RAY_AUTH_MODE turns Ray's token off; any process that reaches a port of Ray could then run code.",
@@ -82,6 +89,7 @@ def serve(
             _require_free(settings.host, number)
         _empty(run)
         _keep_logs(_ray_folder(settings.home), settings.home / "logs/last-run")
+        retain(settings.home / "logs", settings.log_max_mb, settings.log_max_days)
         rendered = run / "serve_config.yaml"
         rendered.write_text(render(config or data("serve_config.yaml"), settings))
         return _supervise(settings, run, rendered, say)
@@ -100,6 +108,11 @@ def render(config: Path, settings: Settings) -> str:
         where = str(getattr(error, "problem_mark", "")).strip()
         raise ConfigError(f"{config} is no Serve config with an application. {where}".strip()) from None
     graph.setdefault("http_options", {}).update(host=settings.host, port=settings.serve_port)
+    graph.setdefault("logging_config", {}).update(
+        encoding=settings.log_format.upper(),
+        log_level=settings.log_level,
+        logs_dir=str(settings.home / "logs" / SERVE_LOGS),
+    )
     arguments = application.setdefault("args", {})
     arguments["home"] = str(settings.home)
     if arguments.get("door", {}) is not None:
@@ -115,6 +128,7 @@ def environment(settings: Settings, run: Path, mark: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     env |= {name: env.get(name, value) for name, value in RAY_ENVIRONMENT.items()}
     env |= {MARK: mark, "TOLLAMA_HOME": str(settings.home), "TOLLAMA_RUNTIMES_DIR": str(settings.runtimes)}
+    env |= {"RAY_ROTATION_MAX_BYTES": str(rotation(settings.log_max_mb)), "RAY_ROTATION_BACKUP_COUNT": "2"}
     env |= told(settings)
     if not env.get("RAY_ADDRESS"):
         # Ray would write its token readable by all; a file of ours is read instead.
@@ -252,7 +266,7 @@ def _answers(settings: Settings) -> bool:
 
 
 def _tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return text("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
 
 
 def _require_free(host: str, port: int) -> None:

@@ -1,109 +1,188 @@
 """Pulling a model: licence, runtime, files, manifest, told in the lines that Ollama's clients know.
 
-`pull` does it; `pull_in_child` has it done by ``python -m tollama.pull`` in a process of its own, since the hub's
-client keeps its settings per process and a server must be able to drop a pull at any moment.
+A model is one of the registry's, one that is installed, or ``hf:ORG/NAME[@REVISION]``: any repository of the hub whose
+architecture is served.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import json
-import logging
 import os
 import shutil
-import signal
-import sys
-import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-
-from tollama import licenses
-from tollama.errors import DiskFull, Internal, Offline, TollamaError
+from tollama import architectures, licenses, weights
+from tollama.errors import DiskFull, HubError, Offline, PullError
 from tollama.families import families
-from tollama.registry import Entry
+from tollama.manifest import LICENSE_FILES, sha256_of_text
+from tollama.registry import Entry, Source
+from tollama.retention import in_use, tidy
 from tollama.settings import Settings
 from tollama.store import Home, Manifest, Resolved, Store, StoredFile, StoredLicense, sha256_of
+from tollama.wanted import PullRequest, Repository, access, as_entry
 
 if TYPE_CHECKING:
     from tollama.hub import Hub, Listing, RemoteFile
     from tollama.runtimes import Runtimes
 
-log = logging.getLogger(__name__)
-
 Progress = Callable[[dict[str, Any]], None]
 
 LINE_SECONDS = 0.2
 """The longest that a download which moves says nothing."""
-LEFT_OUT = ("PYTHON", "RAY_", "HF_", "HUGGING", "TOLLAMA_", "VIRTUAL_ENV")
-"""Beginnings of the environment variables that a pull's process does not inherit; it gets what it needs in words."""
-
-
-class PullRequest(BaseModel):
-    """The body of a pull, ours and Ollama's."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    name: str = Field("", min_length=1, validate_default=True, description="The model's name.")
-    model: str | None = Field(None, description="The same as name, as Ollama's clients say it.")
-    accept_license: bool = Field(False, description="Accept the licence, on record.")
-    revision: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$", description="Instead of the known."
-    )
-    offline: bool = Field(False, description="Use only what is in the cache.")
-    no_runtime: bool = Field(False, description="Leave the family's runtime uninstalled.")
-    stream: bool | None = Field(None, description="NDJSON progress lines; default true on /api/pull.")
-    token: SecretStr | None = Field(None, description="Token for the hub, for this pull.")
-    endpoint: str | None = Field(None, pattern=r"^https?://", description="Another hub, for this pull.")
-    insecure: bool | None = Field(None, description="Taken for Ollama's clients; changes nothing.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_name(cls, body: Any) -> Any:
-        return body | {"name": body["model"]} if isinstance(body, dict) and body.get("model") else body
-
-
-def gate(entry: Entry, request: PullRequest, home: Home) -> None:
-    """Raise :class:`LicenseNotAccepted` unless the licence is, or with this request gets, accepted."""
-    if not request.accept_license:
-        licenses.require(home, entry.name, entry.license)
 
 
 def pull(
-    entry: Entry, request: PullRequest, home: Home, runtimes: Runtimes, settings: Settings, progress: Progress
+    wanted: Entry | Repository,
+    request: PullRequest,
+    home: Home,
+    runtimes: Runtimes,
+    settings: Settings,
+    progress: Progress,
 ) -> Manifest:
-    """Install the model of ``entry``, with its family's runtime, and return its manifest.
+    """Install the model, with its family's runtime, and return its manifest.
 
     ``progress`` gets the lines of Ollama's pull, ``{"status": "success"}`` last. An embedded model has nothing to
-    fetch: its manifest is returned but not stored. Raises :class:`LicenseNotAccepted` before any byte, the
-    :class:`PullError` leaves, and :class:`RunnerUnavailable` when the runtime cannot be built.
+    fetch: its manifest is returned but not stored. Where only the acceptance of an installed model's licence is
+    missing, nothing but that is done. Raises :class:`LicenseNotAccepted` before anything but the licence's text is
+    fetched, the :class:`PullError` leaves, and :class:`RunnerUnavailable` when the runtime cannot be built.
     """
-    gate(entry, request, home)
-    try:
-        if not request.no_runtime:
-            _install_runtime(entry, runtimes, progress)
-        if entry.source.type == "embedded":
-            manifest = _manifest(entry, request, home, "", ())
-        else:
-            store = Store(home)
-            with _alone(store, entry.name, progress):
-                manifest = _install(entry, request, store, settings, progress)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull("The disk is full; what was downloaded so far is kept.") from error
-        raise
+    store = Store(home)
+    with full_disk(), in_use(home.cache):
+        manifest = _accepted_only(wanted, request, store, progress) or _pull(
+            wanted, request, store, runtimes, settings, progress
+        )
+    tidy(settings)
     progress({"status": "success"})
     return manifest
 
 
-def _install_runtime(entry: Entry, runtimes: Runtimes, progress: Progress) -> None:
-    spec = families().get(entry.family)
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Within, a disk that is full is told as such."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("The disk is full; nothing was installed.") from error
+        raise
+
+
+def _accepted_only(
+    wanted: Entry | Repository, request: PullRequest, store: Store, progress: Progress
+) -> Manifest | None:
+    """The installed model if all that the request changes of it is that its licence is accepted now."""
+    here = _installed(wanted, store)
+    if here is None or not request.accept_license or licenses.accepted(store.home, here.name, here.license):
+        return here if here is not None and here.source.type == "local" else None
+    if request.revision not in (None, here.source.revision, here.resolved.commit_sha):
+        return None
+    text = licenses.text(here.license, here.snapshot)
+    licenses.accept(store.home, here.name, here.license, text=text, revision=here.resolved.commit_sha)
+    progress({"status": "licence accepted"})
+    return here
+
+
+def _installed(wanted: Entry | Repository, store: Store) -> Manifest | None:
+    """The installed model of that name, if it is of that repository."""
+    here = store.get(wanted.name)
+    repo = wanted.repo_id if isinstance(wanted, Repository) else wanted.source.repo_id
+    return here if here is not None and here.source.repo_id == repo else None
+
+
+def _pull(
+    wanted: Entry | Repository,
+    request: PullRequest,
+    store: Store,
+    runtimes: Runtimes,
+    settings: Settings,
+    progress: Progress,
+) -> Manifest:
+    from tollama.hub import Hub
+
+    endpoint, token = access(request, settings)
+    hub = Hub(store.home.cache, endpoint, token=token, offline=request.offline or settings.offline)
+    listing = None
+    if isinstance(wanted, Repository):
+        progress({"status": "pulling manifest"})
+        entry, listing = _described(wanted, store, hub)
+    else:
+        entry = wanted
+    if not request.accept_license and not licenses.accepted(store.home, entry.name, entry.license):
+        licenses.require(store.home, entry.name, entry.license, text=_offered(entry, request, hub), hint=how(request))
+    if not request.no_runtime:
+        install_runtime(entry.family, runtimes, progress)
+    if entry.source.type == "embedded":
+        return manifest_of(entry, request.accept_license, store.home, ())
+    with alone(store, entry.name, progress):
+        return _install(entry, request, store, hub, listing, settings.keep_snapshots, progress)
+
+
+def how(request: PullRequest) -> str:
+    """How to accept the licence of what is asked for."""
+    named = f" --name {request.local_name}" if request.local_name else ""
+    return f"tollama pull {request.name}{named} --accept-license"
+
+
+def _described(wanted: Repository, store: Store, hub: Hub) -> tuple[Entry, Listing | None]:
+    """The entry of a repository that the registry does not know, by its own words, and what is in it.
+
+    Where the commit is installed already, or the server is offline, the installed model's own say is enough.
+    """
+    here = _installed(wanted, store)
+    source = Source(type="huggingface", repo_id=wanted.repo_id, revision=wanted.revision)
+    if here is not None and here.resolved.commit_sha == wanted.revision:
+        return as_entry(here).model_copy(update={"source": source}), None
+    try:
+        listing = hub.listing(wanted.repo_id, wanted.revision, ("*",))
+        config = _config(hub, listing)
+    except Offline:
+        if here is None or here.source.revision != wanted.revision:
+            raise
+        return as_entry(here), None
+    terms = licenses.on_card(config["card"], hub.page(wanted.repo_id))
+    kind = architectures.detect(config)
+    paths = [file.path for file in listing.files]
+    return architectures.entry(wanted.name, kind, config, source, terms, paths), listing
+
+
+def _config(hub: Hub, listing: Listing) -> dict[str, Any]:
+    """The repository's ``config.json``, and under ``card`` its model card's metadata."""
+    content = hub.read(listing, architectures.CONFIG, architectures.MAX_SIZE)
+    config = {} if content is None else architectures.parse(content)
+    card = dict(listing.card)
+    if "license" not in card:
+        card |= architectures.card(hub.read(listing, architectures.CARD, architectures.MAX_SIZE) or b"")
+    return config | {"card": card}
+
+
+def _offered(entry: Entry, request: PullRequest, hub: Hub) -> str:
+    """The text that is to be accepted: the repository's, else the notice where there is none to be had."""
+    text = None
+    if entry.source.repo_id is not None:
+        try:
+            listing = hub.listing(entry.source.repo_id, request.revision or str(entry.source.revision), ("*",))
+            text = _text(hub, listing)
+        except PullError:
+            pass
+    return entry.license.notice if text is None else text
+
+
+def _text(hub: Hub, listing: Listing) -> str | None:
+    for file in sorted(listing.only(LICENSE_FILES).files, key=lambda file: file.path):
+        content = hub.read(listing, file.path, architectures.MAX_SIZE)
+        if content is not None:
+            return content.decode(errors="replace")
+    return None
+
+
+def install_runtime(family: str, runtimes: Runtimes, progress: Progress) -> None:
+    """Build the runtime of a family where it is missing, and say so."""
+    spec = families().get(family)
     if spec is None or runtimes.state(spec).ready:
         return
     status = f"installing runtime {spec.name}"
@@ -112,7 +191,7 @@ def _install_runtime(entry: Entry, runtimes: Runtimes, progress: Progress) -> No
 
 
 @contextmanager
-def _alone(store: Store, name: str, progress: Progress) -> Iterator[None]:
+def alone(store: Store, name: str, progress: Progress) -> Iterator[None]:
     """One pull of a model at a time; who comes second finds the work done."""
     from filelock import Timeout
 
@@ -128,39 +207,41 @@ def _alone(store: Store, name: str, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _install(entry: Entry, request: PullRequest, store: Store, settings: Settings, progress: Progress) -> Manifest:
-    from tollama.hub import Hub
-
-    progress({"status": "pulling manifest"})
+def _install(
+    entry: Entry,
+    request: PullRequest,
+    store: Store,
+    hub: Hub,
+    listing: Listing | None,
+    keep: int,
+    progress: Progress,
+) -> Manifest:
     repo, revision = str(entry.source.repo_id), request.revision or str(entry.source.revision)
-    here = store.get(entry.name)
-    if here is not None and here.source.repo_id != repo:
-        here = None
-    if here is not None and here.resolved.commit_sha == revision and _sound(here, progress):
-        return _renewed(entry, request, store, here, progress)
-    endpoint, token = _access(request, settings)
-    hub = Hub(store.home.cache, endpoint, token=token, offline=request.offline or settings.offline)
-    try:
-        listing = hub.listing(repo, revision, entry.files)
-    except Offline:
-        if here is None or here.source.revision != revision or not _sound(here, progress):
-            raise
-        return _renewed(entry, request, store, here, progress)
+    here = _installed(entry, store)
+    if listing is None:
+        progress({"status": "pulling manifest"})
+        if here is not None and here.resolved.commit_sha == revision and _sound(here, progress):
+            return _renewed(entry, request, store, here, progress)
+        try:
+            listing = hub.listing(repo, revision, entry.files, also=LICENSE_FILES)
+        except Offline:
+            if here is None or here.source.revision != revision or not _sound(here, progress):
+                raise
+            return _renewed(entry, request, store, here, progress)
     if here is not None and here.resolved.commit_sha == listing.commit and _sound(here, progress):
         return _renewed(entry, request, store, here, progress)
+    if entry.license.needs_acceptance and not request.accept_license:  # before the weights, which may be large
+        text = _text(hub, listing) or entry.license.notice
+        licenses.require(store.home, entry.name, entry.license, text=text, hint=how(request))
     staged = store.staging(entry.name)
-    files = _fetch(hub, listing, staged, store.home.cache, progress)
-    manifest = _manifest(entry, request, store.home, listing.commit, files, staged)
-    progress({"status": "writing manifest"})
-    return store.install(manifest, staged)
-
-
-def _access(request: PullRequest, settings: Settings) -> tuple[str, str | None]:
-    """The hub to ask and the token to show it: the configured token is for the configured hub alone."""
-    endpoint = request.endpoint or settings.hf_endpoint
-    if request.token:
-        return endpoint, request.token.get_secret_value()
-    return endpoint, settings.hf_token if endpoint == settings.hf_endpoint else None
+    try:
+        files = _fetch(hub, listing.only((*entry.files, *LICENSE_FILES)), staged, store.home.cache, progress)
+        manifest = manifest_of(entry, request.accept_license, store.home, files, staged, listing.commit, revision)
+        progress({"status": "writing manifest"})
+        return store.install(manifest, staged, keep=keep)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def _sound(here: Manifest, progress: Progress) -> bool:
@@ -174,7 +255,9 @@ def _sound(here: Manifest, progress: Progress) -> bool:
 
 def _renewed(entry: Entry, request: PullRequest, store: Store, here: Manifest, progress: Progress) -> Manifest:
     """The installed model under what the registry says of it now; its files stay."""
-    fresh = _manifest(entry, request, store.home, here.resolved.commit_sha, here.files, here.snapshot)
+    asked = request.revision or str(entry.source.revision)
+    commit, accept = here.resolved.commit_sha, request.accept_license
+    fresh = manifest_of(entry, accept, store.home, here.files, here.snapshot, commit, asked)
     progress({"status": "writing manifest"})
     kept = {"resolved": here.resolved, "pulled_at": here.pulled_at, "installed_at": here.installed_at}
     return store.update(fresh.model_copy(update=kept))
@@ -183,11 +266,17 @@ def _renewed(entry: Entry, request: PullRequest, store: Store, here: Manifest, p
 def _fetch(hub: Hub, listing: Listing, staged: Path, cache: Path, progress: Progress) -> tuple[StoredFile, ...]:
     """Download what is missing, verify everything, and put the snapshot together in ``staged``."""
     cache.mkdir(parents=True, exist_ok=True)
+    if len({file.path.casefold() for file in listing.files}) < len(listing.files):
+        raise HubError("The repository has two files whose names differ in case only.")
     needed, free = hub.missing(listing), shutil.disk_usage(cache).free
     if needed > free:
         raise DiskFull(f"The model needs {needed / 1e9:.2f} GB more and only {free / 1e9:.2f} GB are free.")
-    for file in listing.files:
-        hub.download(listing, file, _lines(file, progress))
+    try:
+        for file in listing.files:
+            hub.download(listing, file, _lines(file, progress))
+    except DiskFull:  # a disk that stays full harms everything else
+        hub.discard(listing)
+        raise
     progress({"status": "verifying sha256 digest"})
     files = []
     for file in listing.files:
@@ -217,28 +306,34 @@ def _lines(file: RemoteFile, progress: Progress) -> Callable[[int], None]:
     return tell
 
 
-def _manifest(
+def manifest_of(
     entry: Entry,
-    request: PullRequest,
+    accept_license: bool,
     home: Home,
-    commit: str,
     files: tuple[StoredFile, ...],
     snapshot: Path | None = None,
+    commit: str = "",
+    revision: str | None = None,
 ) -> Manifest:
-    """The manifest of ``entry`` with these files; settles the licence of the very text among them first."""
-    terms, accepted = entry.license, not entry.license.needs_acceptance
+    """The manifest of ``entry`` with these files; settles the licence of the very text among them first.
+
+    ``revision`` was asked for and is at ``commit``. Raises :class:`LicenseNotAccepted`, and
+    :class:`UnsupportedRepository` for weights of a model not in the registry that are not what they are called.
+    """
+    terms, digest = entry.license, None
     if terms.needs_acceptance:
         text = licenses.text(terms, snapshot)
-        if request.accept_license:
+        digest = sha256_of_text(text)
+        if accept_license:
             licenses.accept(home, entry.name, terms, text=text, revision=commit or None)
         licenses.require(home, entry.name, terms, text=text)
-        accepted = True
+    source = entry.source if revision is None else entry.source.model_copy(update={"revision": revision})
     now = datetime.now(UTC)
     return Manifest(
         name=entry.name,
         family=entry.family,
         adapter=entry.adapter,
-        source=entry.source.model_copy(update={"revision": request.revision or entry.source.revision}),
+        source=source,
         resolved=Resolved(commit_sha=commit),
         size_bytes=sum(file.size for file in files),
         files=files,
@@ -249,99 +344,13 @@ def _manifest(
             needs_acceptance=terms.needs_acceptance,
             notice=terms.notice,
             url=terms.url,
-            accepted=accepted,
+            accepted=True,
             receipt=f"licenses/{entry.name}.json" if terms.needs_acceptance else None,
+            text_sha256=digest,
         ),
         capabilities=entry.capabilities,
         defaults=entry.defaults,
         requires=entry.requires,
-        details=entry.details,
+        details=entry.details if entry.details.parameter_size or snapshot is None else weights.details(snapshot),
         description=entry.description,
     )
-
-
-async def pull_in_child(entry: Entry, request: PullRequest, settings: Settings) -> AsyncGenerator[dict[str, Any]]:
-    """Pull in a process of its own; yields its lines, the last ``success`` or an error's body. Never raises.
-
-    Closing the iterator, or cancelling who waits for it, ends the process; what was downloaded is kept.
-    """
-    home = Home(settings.home)
-    home.run.mkdir(parents=True, exist_ok=True)
-    endpoint, token = _access(request, settings)
-    env = {key: value for key, value in os.environ.items() if not key.startswith(LEFT_OUT)}
-    env |= {"HF_HOME": str(home.cache / "hf")} | ({"HF_TOKEN": token} if token else {})
-    order = {
-        "entry": entry.model_dump(mode="json"),
-        "request": request.model_dump(exclude={"token", "endpoint"}),
-        "settings": {
-            "home": str(settings.home),
-            "runtimes_dir": str(settings.runtimes),
-            "keep_runtimes": settings.keep_runtimes,
-            "hf_endpoint": endpoint,
-            "offline": settings.offline,
-        },
-    }
-    with tempfile.TemporaryFile() as errors:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "tollama.pull"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            cwd=home.run,
-            env=env,
-            start_new_session=True,  # so that it can be ended together with the uv that it may have started
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        line: dict[str, Any] = {}
-        try:
-            process.stdin.write(json.dumps(order).encode())
-            process.stdin.close()
-            async for raw in process.stdout:
-                line = json.loads(raw)
-                yield line
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-            errors.seek(0)
-            if words := errors.read()[-4000:].decode(errors="replace").strip():
-                log.warning("pull of %s: %s", entry.name, words)
-        if "error" not in line and line.get("status") != "success":
-            hint = "Pull again: what was downloaded so far is kept. The server's log has the cause."
-            yield Internal("The pull ended before it was done.", hint=hint).record.body()
-
-
-def main() -> int:
-    """The child: an order as JSON on stdin, its token in ``HF_TOKEN``; NDJSON lines on stdout."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints is no line of ours
-
-    def tell(line: dict[str, Any]) -> None:
-        try:
-            print(json.dumps(line), file=out, flush=True)
-        except BrokenPipeError:  # nobody waits for this pull any more
-            os._exit(1)
-
-    from tollama.runtimes import Runtimes
-
-    try:
-        order = json.load(sys.stdin)
-        settings = Settings(**order["settings"], hf_token=os.environ.pop("HF_TOKEN", None))
-        runtimes = Runtimes(settings.runtimes, keep_runtimes=settings.keep_runtimes)
-        entry, request = Entry.model_validate(order["entry"]), PullRequest.model_validate(order["request"])
-        pull(entry, request, Home(settings.home), runtimes, settings, tell)
-    except TollamaError as error:
-        tell(error.record.body())
-        return 1
-    except Exception:
-        logging.getLogger(__name__).exception("the pull failed")
-        tell(Internal("The pull failed by a fault of ours.").record.body())
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

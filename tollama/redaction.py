@@ -23,7 +23,7 @@ _USERINFO = re.compile(r"(?<=://)(?:[^\s/?#@:]{0,512}:(?!\d+(?:/|$))\S{0,1024}@|
 # The same without a scheme, as some take their proxies.
 _LOOSE_USERINFO = re.compile(r"(?<![\w/])[^\s:/@\"'=]{1,256}:[^\s/@]{1,256}@(?=[\w\[.-])")
 _KNOWN = re.compile(
-    r"hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|(?:ghp|gho|ghs|ghu)_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"tlm_[\w-]{16,}|hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|(?:ghp|gho|ghs|ghu)_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|xox[a-z]-[\w-]{10,}|sk-[\w-]{16,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
 )

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,8 @@ from tollama.capabilities import Capabilities
 from tollama.errors import ConfigError, ModelNotFound
 from tollama.families import families
 from tollama.paths import data
+
+T = TypeVar("T", bound=BaseModel)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
@@ -28,12 +30,12 @@ class _Frozen(BaseModel):
 
 
 class Source(_Frozen):
-    """Where a model's files come from: the hub, or nowhere (``embedded``: the model is code).
+    """Where a model's files come from: the hub, a folder (``local``), or nowhere (``embedded``: the model is code).
 
     ``revision`` is a commit of 40 hex digits where one is known, else a branch, resolved once at pull.
     """
 
-    type: Literal["embedded", "huggingface"]
+    type: Literal["embedded", "huggingface", "local"]
     repo_id: str | None = None
     revision: str | None = None
 
@@ -41,7 +43,7 @@ class Source(_Frozen):
     def _whole(self) -> Source:
         on_hub = self.type == "huggingface"
         if on_hub != bool(self.repo_id) or on_hub != bool(self.revision):
-            raise ValueError("a huggingface source has repo_id and revision, an embedded one neither")
+            raise ValueError("a huggingface source has repo_id and revision, any other neither")
         return self
 
 
@@ -115,13 +117,16 @@ def canonical_name(text: str) -> str:
     return name
 
 
+def data_files() -> list[Path]:
+    """The registry's files: tollama's own, then those that families bring."""
+    return [data("model-registry/registry.yaml"), *(spec.registry for spec in families().values() if spec.registry)]
+
+
 @cache
 def registry() -> Mapping[str, Entry]:
     """Every known model by name, in the order of the files. :class:`ConfigError` says what is malformed."""
-    files = [data("model-registry/registry.yaml")]
-    files += [spec.registry for spec in families().values() if spec.registry]
     entries: dict[str, Entry] = {}
-    for file in files:
+    for file in data_files():
         for entry in read(file):
             if entry.name in entries:
                 raise _malformed(file, entry.name, "is there twice")
@@ -142,26 +147,36 @@ def find(name: str) -> Entry:
 
 def read(file: Path) -> Iterator[Entry]:
     """The entries of one file: a list under ``models``; what its anchors need may stand under ``shared``."""
+    yield from rows(file, "models", Entry)
+
+
+def rows(file: Path, key: str, model: type[T], *, optional: bool = False) -> Iterator[T]:
+    """The list under ``key`` of a data file, each row checked. :class:`ConfigError` says what is malformed."""
+    document = _document(file)
+    found = document.get(key, [] if optional else None) if isinstance(document, dict) else None
+    if not isinstance(found, list):
+        raise _malformed(file, "", f"has no list under {key!r}")
+    for index, raw in enumerate(found):
+        named = (raw.get("name") or raw.get("id")) if isinstance(raw, dict) else None
+        try:
+            yield model.model_validate(raw)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            field = ".".join(str(part) for part in fault["loc"])
+            raise _malformed(file, str(named or f"#{index + 1}"), f"{field}: {fault['msg']}") from error
+
+
+def _document(file: Path) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), loader)
+        return yaml.load(file.read_text(encoding="utf-8"), loader)
     except (OSError, UnicodeDecodeError) as error:
         raise _malformed(file, "", "cannot be read") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise _malformed(file, "", f"is not YAML, line {mark.line + 1 if mark else '?'}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("models"), list):
-        raise _malformed(file, "", "has no list under 'models'")
-    for index, raw in enumerate(document["models"]):
-        name = str(raw.get("name", f"#{index + 1}")) if isinstance(raw, dict) else f"#{index + 1}"
-        try:
-            yield Entry.model_validate(raw)
-        except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            field = ".".join(str(part) for part in fault["loc"])
-            raise _malformed(file, name, f"{field}: {fault['msg']}") from error
 
 
 def _malformed(file: Path, name: str, what: str) -> ConfigError:

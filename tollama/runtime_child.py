@@ -20,7 +20,7 @@ from typing import Any
 from tollama.errors import RunnerUnavailable, TollamaError
 from tollama.families import FamilySpec, families
 from tollama.launcher import MARK
-from tollama.pull import LEFT_OUT
+from tollama.pull_child import LEFT_OUT
 from tollama.runtime_build import failure
 from tollama.runtimes import Runtimes
 

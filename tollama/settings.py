@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from tollama import keys
 from tollama.durations import seconds
 from tollama.errors import ConfigError, TollamaError
+from tollama.keys import ApiKey
 
 ENV_PREFIX = "TOLLAMA_"
 DEFAULT_PORT = 11435
 ALIASES = {"hf_endpoint": "HF_ENDPOINT", "hf_token": "HF_TOKEN", "offline": "HF_HUB_OFFLINE"}
 """Variables of the hub's own tools that are read when ours is not set."""
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+")
 SOURCES = "TOLLAMA_SOURCES"
 """Variable in which ``tollama serve`` tells its processes where its settings came from."""
 
@@ -33,9 +37,15 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address that the API listens on, and that the command line asks.")
     port: int = Field(DEFAULT_PORT, ge=1, le=65535, description="Port of the API.")
     proxy_port: int | None = Field(None, ge=1, le=65535, description="Port of Serve's own proxy; default port + 1.")
+    insecure: bool = Field(False, description="Listen beyond this machine without API keys.")
+    api_keys: tuple[ApiKey, ...] = Field((), description="Who may ask; tollama config key makes them.")
+    cors_origins: tuple[str, ...] = Field((), description="Origins of web pages that may ask: https://a.example, or *.")
     home: Path = Field(Path("~/.tollama"), description="Folder of models, licences, runtimes, cache and logs.")
     runtimes_dir: Path | None = Field(None, description="Folder of the families' environments; default home/runtimes.")
     keep_runtimes: int = Field(2, ge=1, description="Environments kept per family, the current one included.")
+    keep_snapshots: int = Field(2, ge=1, description="Snapshots kept per model, the current one included.")
+    cache_max_gb: float = Field(20.0, ge=0, description="Most GB (10^9 bytes) of downloads that no model uses.")
+    cache_max_days: float = Field(30.0, ge=0, description="Days that a download is kept which no model uses.")
     auto_install_runtimes: bool = Field(False, description="Install a missing runtime when a forecast needs it.")
     keep_alive: str | float = Field("5m", description="How long an idle model stays loaded: seconds or 300ms, 10m, 1d.")
     family_linger: float = Field(60.0, ge=0, description="Seconds an empty process stays; unset: 0 with a GPU.")
@@ -49,8 +59,14 @@ class Settings(BaseModel):
     hf_endpoint: str = Field("https://huggingface.co", description="The hub that models are pulled from.")
     hf_token: str | None = Field(None, description="Token for gated repositories; sent to hf_endpoint only.")
     offline: bool = Field(False, description="Never ask the hub.")
+    proxies: str | None = Field(
+        None, pattern=r"^https?://", description="Proxy to the hub, a URL; above it in a config file: HTTPS_PROXY."
+    )
     dashboard: bool = Field(True, description="Start the Ray dashboard.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON objects or as text.")
+    log_max_mb: float = Field(500.0, gt=0, description="Size of all logs in MB; the oldest go first.")
+    log_max_days: float = Field(14.0, gt=0, description="Days that logs are kept.")
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -58,6 +74,30 @@ class Settings(BaseModel):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else Path(os.path.abspath(path.expanduser()))
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: Any) -> Any:
+        return keys.given(value) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _names(cls, value: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        if len({key.name for key in value}) != len(value):
+            raise ValueError("two keys have one name")
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(one != "*" and not ORIGIN.fullmatch(one) for one in value):
+            raise ValueError("an origin is a scheme, a host and perhaps a port, as https://a.example:8443, or *")
+        return value
 
     @field_validator("keep_alive")
     @classmethod
@@ -100,18 +140,25 @@ def told(settings: Settings) -> dict[str, str]:
     return {env_name(name): str(getattr(settings, name)) for name in options} | {SOURCES: json.dumps(settings._sources)}
 
 
+def home_of(env: Mapping[str, str], given: str | Path | None = None) -> Path:
+    """The home that ``given``, else the environment, else the default names."""
+    return Path(os.path.abspath(Path(given or env.get(env_name("home")) or "~/.tollama").expanduser()))
+
+
 def config_path(home: Path) -> Path:
     """The config file of a home."""
     return home / "config.json"
 
 
-def _from_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What the config file says; nothing when there is none. Raises :class:`ConfigError` naming the line at fault."""
     try:
         text = path.read_text()
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise ConfigError(f"The config file cannot be read: {error.strerror}: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"The config file cannot be read: {reason}: {path}") from None
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -120,13 +167,16 @@ def _from_file(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}, line 1: the config must be one JSON object.")
-    unknown = sorted(set(values) - set(Settings.model_fields))
-    if unknown:
-        line = next((n for n, row in enumerate(text.splitlines(), 1) if f'"{unknown[0]}"' in row), 1)
-        raise ConfigError(
-            f"{path}, line {line}: {unknown[0]!r} is no setting.", hint="docs/settings.md lists them all."
-        )
+    if unknown := sorted(set(values) - set(Settings.model_fields)):
+        raise ConfigError(f"{_place(path, unknown[0])} is no setting.", hint="tollama config list shows them all.")
     return values
+
+
+def _place(path: Path, key: str) -> str:
+    """Where the file speaks of ``key``, for a person who has to mend it."""
+    rows = path.read_text().splitlines()
+    line = next((n for n, row in enumerate(rows, 1) if f'"{key}"' in row), 1)
+    return f"{path}, line {line}: {key}"
 
 
 def _split_address(values: dict[str, Any], source: str, sources: dict[str, str]) -> None:
@@ -150,10 +200,10 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    home = Path(os.path.abspath(Path(given.get("home") or env.get(env_name("home")) or "~/.tollama").expanduser()))
+    home = home_of(env, given.get("home"))
     from_env = {name: env[env_name(name)] for name in Settings.model_fields if env.get(env_name(name))}
     from_env |= {name: env[alias] for name, alias in ALIASES.items() if name not in from_env and env.get(alias)}
-    for source, layer in (("config", _from_file(config_path(home))), ("environment", from_env), ("option", given)):
+    for source, layer in (("config", read_file(config_path(home))), ("environment", from_env), ("option", given)):
         values |= layer
         sources |= dict.fromkeys(layer, source)
         if "host" in layer:
@@ -164,9 +214,8 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0])
-        where = {"environment": env_name(field), "option": f"--{field.replace('_', '-')}"}.get(
-            sources.get(field, ""), f"{config_path(home)}: {field}"
-        )
+        where = {"environment": env_name(field), "option": f"--{field.replace('_', '-')}"}.get(sources.get(field, ""))
+        where = where or _place(config_path(home), field)
         raise ConfigError(f"{where}: {fault['msg'].removeprefix('Value error, ')}.") from None
     settings._sources.update(sources)
     return settings

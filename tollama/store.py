@@ -10,20 +10,31 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
-
-from tollama.capabilities import Capabilities
 from tollama.errors import DigestMismatch, ModelNotFound, ModelNotInstalled
-from tollama.registry import Defaults, Details, Requires, Source, canonical_name
+from tollama.manifest import Manifest, Resolved, StoredFile, StoredLicense, read, safe_path
+from tollama.registry import canonical_name
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+__all__ = [
+    "Broken",
+    "FileCache",
+    "Home",
+    "Manifest",
+    "Resolved",
+    "Store",
+    "StoredFile",
+    "StoredLicense",
+    "atomic_write",
+    "safe_path",
+    "sha256_of",
+]
 
 T = TypeVar("T")
 
@@ -57,80 +68,6 @@ class Home:
     @property
     def run(self) -> Path:
         return self.root / "run"
-
-
-def safe_path(path: str) -> str:
-    """``path`` if it stays inside the folder it is relative to; ValueError if not."""
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
-        raise ValueError("must be a relative path inside its folder")
-    return path
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class StoredFile(_Part):
-    """One file of a snapshot; ``size`` in bytes, ``sha256`` in 64 hex digits."""
-
-    path: Annotated[str, AfterValidator(safe_path)]
-    size: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class Resolved(_Part):
-    """What was really fetched: the commit, and the snapshot's folder relative to the model's."""
-
-    commit_sha: str
-    snapshot_path: Annotated[str, AfterValidator(safe_path)] = "snapshot"
-
-
-class StoredLicense(_Part):
-    """The licence the model came under; ``receipt`` is the file, relative to the home, that records its acceptance."""
-
-    id: str
-    needs_acceptance: bool = False
-    notice: str = ""
-    url: str | None = None
-    accepted: bool = False
-    receipt: str | None = None
-
-
-class Manifest(_Part):
-    """One installed model. Fields that a newer tollama added are ignored."""
-
-    name: str
-    family: str
-    adapter: str
-    source: Source
-    resolved: Resolved
-    size_bytes: int
-    files: tuple[StoredFile, ...]
-    pulled_at: datetime
-    installed_at: datetime
-    license: StoredLicense
-    capabilities: Capabilities
-    defaults: Defaults
-    requires: Requires
-    details: Details
-    description: str = ""
-    schema_version: Literal[1] = 1
-
-    _folder: Path | None = PrivateAttr(None)
-
-    @property
-    def digest(self) -> str:
-        """64 hex digits over the files' names and contents: two snapshots with the same are the same."""
-        lines = sorted(f"{file.sha256}  {file.path}\n" for file in self.files)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    @property
-    def snapshot(self) -> Path:
-        """The folder of the files, absolute, wherever the home lies now. Only for a manifest read from a store."""
-        if self._folder is None:
-            raise ValueError("this manifest was not read from a store")
-        return self._folder / self.resolved.snapshot_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,27 +129,17 @@ class FileCache(Generic[T]):
         return known[1]
 
 
-def _fault(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"its manifest is malformed: {where + ': ' if where else ''}{first['msg']}"
-
-
 def _parse(path: Path) -> Manifest | Broken:
     name = path.parent.name
     try:
-        # What is forbidden in a request (unknown fields) is what a newer version added in a manifest.
-        manifest = Manifest.model_validate_json(path.read_bytes(), extra="ignore")
-    except ValidationError as error:
-        return Broken(name, _fault(error))
+        manifest = read(path)
+    except ValueError as error:
+        return Broken(name, str(error))
     except FileNotFoundError:
         raise
     except OSError as error:
         return Broken(name, f"its manifest cannot be read: {error.strerror}")
-    if manifest.name != name:
-        return Broken(name, "its manifest names another model")
-    manifest._folder = path.parent
-    return manifest
+    return manifest if manifest.name == name else Broken(name, "its manifest names another model")
 
 
 class Store:
@@ -284,10 +211,21 @@ class Store:
             if new != folder:
                 os.rename(new, folder)
             _fsync(self.home.models)
-            others = sorted(folder.glob("snapshot*"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-            for old in [path for path in others if path.name != slot][max(keep, 1) - 1 :]:
+            for old in _older(folder, slot)[max(keep, 1) - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)
         return self._stored(manifest)
+
+    def surplus(self, keep: int) -> Iterator[tuple[str, Path]]:
+        """Each model's snapshots beside the newest ``keep``, the one in use always among them: its name, the folder.
+
+        While one is looked at and taken away, no other takes over.
+        """
+        for folder in sorted(self.home.models.glob("[!.]*")):
+            with self.lock(f".{folder.name}"):
+                manifest = self._manifests.read(str(folder / "manifest.json"))
+                if isinstance(manifest, Manifest):
+                    for old in _older(folder, manifest.resolved.snapshot_path)[max(keep, 1) - 1 :]:
+                        yield manifest.name, old
 
     def update(self, manifest: Manifest) -> Manifest:
         """Replace the manifest of an installed model whose snapshot stays as it is."""
@@ -316,6 +254,12 @@ class Store:
         stored = self.get(manifest.name)
         assert stored is not None, "a manifest that was just written can be read"
         return stored
+
+
+def _older(folder: Path, current: str) -> list[Path]:
+    """A model's snapshots but the ``current`` one, the newest first."""
+    others = [path for path in folder.glob("snapshot*") if path.name != current]
+    return sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def _bytes(manifest: Manifest) -> bytes:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deployments.logs import REQUEST
 from deployments.messages import Call, Result
 from tollama.errors import RunnerFailed
 
@@ -117,7 +118,9 @@ class Courier:
 
     async def _together(self, lane: _Lane, batch: list[tuple[Call, asyncio.Future[Result]]]) -> None:
         calls = [call for call, _ in batch]
-        sending = asyncio.ensure_future(self._send(_merged(calls)))
+        merged = _merged(calls)
+        REQUEST.set(merged.request_id)  # this task began with another request
+        sending = asyncio.ensure_future(self._send(merged))
         left = len(batch)
 
         def gave_up(_: asyncio.Future[Result]) -> None:
@@ -143,14 +146,16 @@ class Courier:
         except Exception as error:
             _fail(batch, error)
         else:
-            lane.pace = result.inference_ms / 1e3 * min(1.0, result.batch_series / sum(call.n_items for call in calls))
+            if series := sum(call.n_items for call in calls):  # one that only loads the model has none
+                lane.pace = result.inference_ms / 1e3 * min(1.0, result.batch_series / series)
             for (_, future), part in zip(batch, result.parts, strict=True):
                 if not future.done():
                     future.set_result(replace(result, parts=(part,)))
 
 
 def _merged(calls: list[Call]) -> Call:
-    """One call for all: the latest deadline, and the last one's keep_alive, as if they had come one after the other."""
+    """One call for all: the latest deadline, every request's id, and the last one's keep_alive, as if they had come one
+    after the other."""
     if len(calls) == 1:
         return calls[0]
     return replace(
@@ -158,6 +163,7 @@ def _merged(calls: list[Call]) -> Call:
         parts=tuple(part for call in calls for part in call.parts),
         n_items=sum(call.n_items for call in calls),
         deadline=max(call.deadline for call in calls),
+        request_id=",".join(call.request_id for call in calls),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from deployments.ingress import second
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.guard import Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Build, Installing
 from deployments.ingress.metrics import Metrics
@@ -42,6 +43,7 @@ class Desk:
     supervision: Supervision
     metrics: Metrics
     holdings: Holdings
+    keys: Keys
     door: tuple[str, int] | None = None
     installing: Installing | None = None
     process: second.SecondProcess | None = None

@@ -19,6 +19,7 @@ from tollama.contract import ErrorBody
 from tollama.errors import Internal, ModelNotFound, ModelNotInstalled, Unauthorized, http_table
 from tollama.version import __version__
 
+KEY = "An API key, where the server has any: tollama config key add."
 UNKNOWN = (ModelNotFound, ModelNotInstalled)
 REF = "#/components/schemas/{model}"
 _models: dict[str, type[BaseModel]] = {"ErrorBody": ErrorBody}
@@ -91,10 +92,13 @@ def install(app: FastAPI) -> None:
             _, definitions = models_json_schema([(model, "validation") for model in _models.values()], ref_template=REF)
             for (path, verb), told in _operations.items():
                 made["paths"].setdefault(path, {})[verb] = copy.deepcopy(told)
-            components = made.setdefault("components", {}).setdefault("schemas", {})
-            components |= definitions.get("$defs", {})
+            components = made.setdefault("components", {})
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
+            made["security"] = [{}, {"key": []}]  # where the server has no keys, none is asked for
+            schemas = components.setdefault("schemas", {})
+            schemas |= definitions.get("$defs", {})
             for name in ("HTTPValidationError", "ValidationError"):
-                components.pop(name, None)
+                schemas.pop(name, None)
             for path, item in made["paths"].items():
                 for verb, told in item.items():
                     _errors(told["responses"], every=verb == "post" or "requestBody" in told, named="{name}" in path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ from tollama.families import FamilySpec
 from tollama.runtimes import Runtimes
 from tollama.seam import SEAM_VERSION
 from tollama.version import __version__
+
+logger = logging.getLogger("ray.serve")
 
 LOOK_S = 0.5
 """How often one who waits looks whether its client is still there and its family has not failed to start."""
@@ -129,7 +132,7 @@ class FamilyClient:
             finally:
                 coming.cancel()
             if result.started > came:
-                self._metrics.cold_start()
+                self._cold_start()
             return result
 
     async def _send(self, call: Call) -> Result:
@@ -216,7 +219,7 @@ class FamilyClient:
                 if isinstance(message, Result):
                     self._metrics.answered(call, message)
                     if message.started > came:
-                        self._metrics.cold_start()
+                        self._cold_start()
                 yield message
                 if isinstance(message, Result):
                     return
@@ -248,6 +251,10 @@ class FamilyClient:
             return [answer for answer in answers if not isinstance(answer, BaseException)]
         except (DeploymentUnavailableError, RayError, TimeoutError, RayServeException):
             return []
+
+    def _cold_start(self) -> None:
+        self._metrics.cold_start()
+        logger.info("a process of the family %s was started for the request", self.spec.name)
 
     @contextmanager
     def _in_queue(self) -> Iterator[None]:

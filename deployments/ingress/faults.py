@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,39 +13,35 @@ from starlette.exceptions import HTTPException
 
 from deployments.ingress.families import Gone
 from tollama.contract import faults
-from tollama.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, TollamaError
+from tollama.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, QueueFull, TollamaError
+from tollama.redaction import redacted
 
 logger = logging.getLogger("ray.serve")
 
 
 def request_id(request: Request) -> str:
     """The id under which the log speaks of this request: the client's, or one of ours."""
-    known = getattr(request.state, "request_id", None)
-    if known is None:
-        sent = request.headers.get("x-request-id", "")
-        known = sent if 0 < len(sent) <= 128 and sent.isprintable() else uuid.uuid4().hex
-        request.state.request_id = known
-    return str(known)
+    return str(request.state.request_id)
 
 
 def response(error: TollamaError, request: Request) -> JSONResponse:
     """The HTTP answer for an error of ours."""
-    headers = error.headers()
-    if getattr(request.state, "door", False):  # Serve's proxy adds the header by itself
-        headers["X-Request-ID"] = request_id(request)
-    return JSONResponse(body(error, request), error.status, headers)
+    return JSONResponse(body(error, request), error.status, error.headers())
 
 
 def body(error: TollamaError, request: Request) -> dict[str, Any]:
-    """The error as JSON; a fault of ours carries the request id."""
+    """The error as JSON, secrets masked; a fault of ours carries the request id."""
+    if error.status >= 500 and not isinstance(error, QueueFull):  # a full queue is counted, and told to many
+        logger.warning("%s answered %s: %s", request.url.path[:100], error.code, error)
     if isinstance(error, Internal) and error.detail is None:
         error.detail = {"request_id": request_id(request)}
-    return error.record.body()
+    shown: dict[str, Any] = redacted(error.record.body())
+    return shown
 
 
 def internal(error: BaseException, request: Request) -> Internal:
     """A fault of ours: the cause goes to the log, the request id to the client."""
-    logger.error("request %s failed", request_id(request), exc_info=error)
+    logger.error("the request failed", exc_info=error)
     return Internal("The server failed on this request.", detail={"request_id": request_id(request)})
 
 
@@ -75,7 +70,10 @@ def install(app: FastAPI) -> None:
         return response(InvalidRequest("The request is not valid.", detail=listed), request)
 
     async def bug(request: Request, error: Exception) -> Response:
-        return response(internal(error, request), request)
+        answer = response(internal(error, request), request)
+        if getattr(request.state, "door", False):  # Starlette sends this one past the layer that adds the header
+            answer.headers["X-Request-ID"] = request_id(request)
+        return answer
 
     app.add_exception_handler(TollamaError, ours)
     app.add_exception_handler(Gone, gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -21,6 +22,8 @@ from tollama.answers import Validation
 from tollama.contract import ForecastLine, ForecastRequest, ForecastResponse
 from tollama.errors import DeadlineExceeded, TollamaError
 from tollama.forecasting import Outcome, Prepared
+
+logger = logging.getLogger("ray.serve")
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -70,6 +73,7 @@ class Clock:
 
 
 def _call(ready: Prepared, request: Request, start: Clock) -> Call:
+    logger.debug("%d series go to the family %s for the model %s", ready.n_items, ready.family, ready.model)
     return Call(
         ready.model,
         ready.digest,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from ipaddress import ip_address
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,10 +19,22 @@ from tollama.answers import BrokenModel, LicenseInfo, ModelDetail, ModelInfo, Mo
 from tollama.capabilities import Capabilities
 from tollama.catalog import Model
 from tollama.contract import parse
-from tollama.errors import ErrorRecord, InvalidRequest, ModelNotInstalled, TollamaError, from_record
+from tollama.errors import (
+    ErrorRecord,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotInstalled,
+    RunnerUnavailable,
+    TollamaError,
+    from_record,
+)
+from tollama.network import on_loopback
 from tollama.protocols.ollama import Status
-from tollama.pull import PullRequest, gate, pull_in_child
-from tollama.registry import canonical_name, find
+from tollama.pull_child import pull_in_child
+from tollama.registry import Entry, canonical_name
+from tollama.wanted import PullRequest, target
+
+logger = logging.getLogger("ray.serve")
 
 
 def routes(desk: Desk) -> APIRouter:
@@ -77,7 +89,7 @@ def view(desk: Desk, model: Model, states: Mapping[str, str]) -> dict[str, Any]:
         "license": LicenseInfo(
             id=terms.id,
             needs_acceptance=terms.needs_acceptance,
-            accepted=licenses.accepted(desk.catalog.home, model.name, terms),
+            accepted=desk.catalog.accepted(model),
             notice=terms.notice,
             url=terms.url,
         ),
@@ -90,32 +102,40 @@ def view(desk: Desk, model: Model, states: Mapping[str, str]) -> dict[str, Any]:
 
 async def removed(desk: Desk, name: str) -> str:
     """Unload and delete; the model's canonical name. 404 for what is unknown or not installed."""
-    model = desk.catalog.find(name)
-    if model.manifest is None and model.name not in desk.catalog.broken():
-        if model.embedded:
-            raise ModelNotInstalled(
-                f"The model {model.name!r} is part of tollama and has no files to remove.",
-                hint=f"tollama stop {model.name} unloads it.",
-            )
-        raise ModelNotInstalled(f"The model {model.name!r} is not installed.", hint="tollama list shows what is.")
-    await resident.drop(desk, model)
-    await asyncio.to_thread(desk.catalog.store.remove, model.name)
-    return model.name
+    name = canonical_name(name)
+    broken = name in desk.catalog.broken()
+    try:
+        model = desk.catalog.find(name)
+    except ModelNotFound:  # of the hub or a folder, and its manifest cannot be read: any family may hold it
+        if not broken:
+            raise
+        await asyncio.gather(*(client.ask("drop", name) for client in desk.families.values()))
+    else:
+        if model.manifest is None and not broken:
+            if model.embedded:
+                raise ModelNotInstalled(
+                    f"The model {name!r} is part of tollama and has no files to remove.",
+                    hint=f"tollama stop {name} unloads it.",
+                )
+            raise ModelNotInstalled(f"The model {name!r} is not installed.", hint="tollama list shows what is.")
+        await resident.drop(desk, model)
+    await asyncio.to_thread(desk.catalog.store.remove, name)
+    return name
 
 
 async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
     """The answer to a pull: NDJSON as it goes on, or its last status."""
     asked = parse(PullRequest, await body.read(request, desk.settings.max_body))
-    if asked.endpoint is not None and not _on_loopback(request):
+    if (asked.endpoint or asked.proxy) and not trusted(desk, request):
         raise InvalidRequest(
-            "Only a client on the server's own machine may name another endpoint.",
-            hint="Leave endpoint out, or set TOLLAMA_HF_ENDPOINT on the server.",
+            "Only a client on the server's own machine, or one with an API key, may name another endpoint or proxy.",
+            hint="Leave it out, or set TOLLAMA_HF_ENDPOINT or TOLLAMA_PROXIES on the server.",
         )
-    entry = find(canonical_name(asked.name or ""))
-    gate(entry, asked, desk.catalog.home)
-    desk.family(entry.family).require(entry.adapter)  # not a byte for what cannot run here
-    request.state.model = entry.name
-    statuses = desk.metrics.pulling(pull_in_child(entry, asked, desk.settings))
+    wanted = target(asked, desk.catalog.store)
+    if isinstance(wanted, Entry):
+        _servable(desk, wanted, asked)
+    request.state.model = wanted.name
+    statuses = _logged(wanted.name, desk.metrics.pulling(pull_in_child(wanted, asked, desk.settings)))
     try:
         first = await anext(statuses)
     except StopAsyncIteration:
@@ -132,11 +152,33 @@ async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
     return JSONResponse(last)
 
 
-def _on_loopback(request: Request) -> bool:
+def _servable(desk: Desk, entry: Entry, asked: PullRequest) -> None:
+    """Not a byte for what cannot run here; but the licence is asked about first."""
     try:
-        return request.client is not None and ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+        desk.family(entry.family).require(entry.adapter)
+    except RunnerUnavailable:
+        if not asked.accept_license:
+            licenses.require(desk.catalog.home, entry.name, entry.license)
+        raise
+
+
+def trusted(desk: Desk, request: Request) -> bool:
+    """Whether the client may say where the server goes: it is on the server's own machine, or has an API key."""
+    near = request.client is not None and on_loopback(request.client.host)
+    return near or desk.keys.known(request.scope["headers"])
+
+
+async def _logged(name: str, statuses: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+    logger.info("pulling the model %s", name)
+    outcome = "aborted"
+    try:
+        async with aclosing(statuses):
+            async for status in statuses:
+                if "code" in status or status.get("status") == "success":
+                    outcome = f"{status.get('code') or 'success'} {status.get('error') or ''}".rstrip()
+                yield status
+    finally:
+        logger.info("pull of the model %s: %s", name, outcome)
 
 
 async def _lines(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], request: Request) -> AsyncIterator[bytes]:

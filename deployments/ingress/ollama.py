@@ -19,8 +19,8 @@ from tollama.catalog import Model
 from tollama.contract import parse
 from tollama.errors import ModelNotFound, ModelNotInstalled
 from tollama.protocols import ollama as wire
-from tollama.pull import PullRequest
 from tollama.version import __version__
+from tollama.wanted import PullRequest
 
 
 def routes(desk: Desk) -> APIRouter:

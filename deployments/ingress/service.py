@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from filelock import FileLock
 from ray import serve
 
+from deployments import logs
 from deployments.blackbox import BLACK_BOXES
 from deployments.door import Door
 from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.guard import Guarded, Identified, Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Installing
 from deployments.ingress.measured import Measured
@@ -29,8 +32,10 @@ from deployments.ingress.turns import TURNS, Gpus, Turns
 from tollama import settings as settings_module
 from tollama.catalog import Catalog
 from tollama.families import families
+from tollama.logs import retain
 from tollama.runtime_child import install_in_child
 from tollama.runtimes import Runtimes
+from tollama.settings import Settings
 from tollama.store import Home
 from tollama.version import __version__
 
@@ -39,17 +44,20 @@ DRAIN = "drain"
 DOORS = "doors"
 """The folder in the run folder where each ingress replica holds a lock until its door is closed."""
 DRAIN_POLL_S = 0.1
+LOGS_EVERY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class IngressConfig:
     """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in.
-    ``gpus`` says which families share them, ``replicas`` how many each family may have."""
+    ``gpus`` says which families share them, ``replicas`` how many each family may have, ``exposed`` whether other
+    machines reach the API."""
 
     home: str
     door: tuple[str, int] | None
     gpus: Gpus
     replicas: Mapping[str, int]
+    exposed: bool = False
 
 
 class IngressImpl:
@@ -57,6 +65,7 @@ class IngressImpl:
 
     def __init__(self, config: IngressConfig, handles: Mapping[str, Any]) -> None:
         self.config = config
+        logs.install()
         settings = settings_module.load(home=config.home)
         home = Home(settings.home)
         runtimes = Runtimes(settings.runtimes, keep_runtimes=settings.keep_runtimes)
@@ -75,7 +84,16 @@ class IngressImpl:
         if settings.auto_install_runtimes:
             installing = Installing(runtimes, partial(install_in_child, runtimes=runtimes), settings.max_queue)
         self.desk = Desk(
-            settings, Catalog(home), runtimes, clients, supervision, kept, Holdings(clients), config.door, installing
+            settings,
+            Catalog(home),
+            runtimes,
+            clients,
+            supervision,
+            kept,
+            Holdings(clients),
+            Keys(settings, needed=config.exposed and not settings.insecure),
+            config.door,
+            installing,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -89,7 +107,11 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         run = Home(desk.settings.home).run
         opened = Door(app, *door) if door is not None else None
-        watchers = [asyncio.ensure_future(desk.supervision.watch()), asyncio.ensure_future(desk.metrics.watch(desk))]
+        watchers = [
+            asyncio.ensure_future(desk.supervision.watch()),
+            asyncio.ensure_future(desk.metrics.watch(desk)),
+            asyncio.ensure_future(_keep_logs(desk.settings)),
+        ]
         if opened is not None:
             opened.open()
             watchers.append(asyncio.ensure_future(_close_on_drain(opened, run)))
@@ -122,7 +144,18 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
     routers = [resource.routes(desk) for resource in resources]
     for router in routers:
         app.include_router(router)
-    # Outermost, so added last: what another layer answers counts, too.
+    # The innermost is added first. Browsers ask without a key whether they may ask, and read a 401 too.
+    app.add_middleware(Guarded, admit=desk.keys)
+    if desk.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=desk.settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(Identified)
+    # Outermost: what another layer answers counts, too.
     every = [route for router in routers for route in router.routes]
     app.add_middleware(Measured, metrics=desk.metrics, routes=every, known=lambda name: desk.catalog.find(name).name)
     faults.install(app)
@@ -137,6 +170,13 @@ async def _close_on_drain(door: Door, run: Path) -> None:
         while not (run / DRAIN).exists():  # noqa: ASYNC110 - the sign is a file, set by another process
             await asyncio.sleep(DRAIN_POLL_S)
         await door.close()
+
+
+async def _keep_logs(settings: Settings) -> None:
+    """Now and then remove the logs that are over the limits."""
+    while True:
+        await asyncio.sleep(LOGS_EVERY_S)
+        await asyncio.to_thread(retain, Home(settings.home).logs, settings.log_max_mb, settings.log_max_days)
 
 
 Ingress = serve.ingress()(IngressImpl)

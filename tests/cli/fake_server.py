@@ -176,7 +176,9 @@ class Fake:
         name = self.known(body["model"])
         if self.licenses[name]["needs_acceptance"] and not body.get("accept_license"):
             raise errors.LicenseNotAccepted(
-                "The licence is not accepted.", hint=f"tollama pull {name} --accept-license"
+                "The licence is not accepted.",
+                detail={"text": "The whole text.", "notice": self.licenses[name]["notice"], "url": ""},
+                hint=f"tollama pull {name} --accept-license",
             )
 
         def lines() -> Iterator[dict[str, Any]]:

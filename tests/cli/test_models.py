@@ -36,6 +36,7 @@ def test_importing_the_command_line_stays_cheap() -> None:
 @pytest.mark.parametrize(
     "command",
     ["serve", "pull", "list", "ls", "ps", "stop", "show", "rm", "forecast", "run", "info", "runtime", "doctor"]
+    + ["prune"]
     + [f"runtime {verb}" for verb in ("list", "install", "repair", "remove")],
 )
 def test_help_has_an_example(command: str, tollama: Run) -> None:
@@ -149,6 +150,20 @@ def test_pull_tells_progress_on_stderr(fake: Fake, tollama: Run) -> None:
     assert fake.pulls == [{"model": "small", "stream": True, "revision": "abc", "no_runtime": True}]
 
 
+def test_pull_of_any_repository_of_the_hub(fake: Fake, tollama: Run) -> None:
+    fake.licenses["hf:org/new@v2"] = fake.licenses["small"]
+    assert tollama("pull", "hf:org/new@v2", "--name", "mine", host=fake.url).returncode == 0
+    assert fake.pulls == [{"model": "hf:org/new@v2", "stream": True, "local_name": "mine"}]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["m", "--license", "mit"], ["m", "--from-dir", ".", "--name", "n"], ["m", "--from-dir", ".", "--offline"]],
+)
+def test_pull_options_that_do_not_go_together(wrong: list[str], tollama: Run) -> None:
+    assert tollama("pull", *wrong).returncode == 2
+
+
 def test_pull_of_a_gated_model_without_a_terminal(fake: Fake, tollama: Run) -> None:
     done = tollama("pull", "gated", host=fake.url)
     assert done.returncode == 1
@@ -181,6 +196,7 @@ def test_pull_asks_at_a_terminal(
         assert done.wait(30) == code
     os.close(ours)
     assert b"Not for commercial use." in shown
+    assert b"The whole text." in shown
     assert ("gated" in fake.installed) is (code == 0)
 
 

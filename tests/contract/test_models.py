@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from deployments.ingress import health
 from deployments.ingress.desk import Desk
+from deployments.ingress.guard import Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.supervision import Supervision
@@ -23,6 +24,7 @@ from tests.contract.checks import lines, refused
 from tests.hub import LoopbackHub
 from tests.serving import Server, request
 from tollama.catalog import Catalog
+from tollama.manifest import SCHEMA
 from tollama.registry import find
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings
@@ -73,6 +75,7 @@ def test_readiness_fails_without_room(tmp_path: Path, monkeypatch: pytest.Monkey
         Supervision(tmp_path / "none", 5, 1.0),
         cast(Metrics, None),  # would set the environment of the servers that are started later
         Holdings({}),
+        Keys(Settings(home=tmp_path)),
     )
     app = FastAPI()
     app.include_router(health.routes(desk))
@@ -130,7 +133,7 @@ def test_one_model(api: httpx.Client) -> None:
     assert "manifest" not in found
     shown = api.get("/v1/models/narrow").json()
     assert shown["manifest"]["name"] == "narrow"
-    assert shown["manifest"]["schema_version"] == 1
+    assert shown["manifest"]["schema_version"] == SCHEMA
     assert shown["capabilities"] == api.get("/v1/models/narrow/capabilities").json()
 
 

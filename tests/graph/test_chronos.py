@@ -103,6 +103,46 @@ def test_the_command_line_forecasts_with_it(server: Server, pulled: dict[str, An
     assert len(json.loads(done.stdout)["forecasts"][0]["mean"]) == 5
 
 
+def test_a_repository_that_the_registry_does_not_know_forecasts_the_same(
+    server: Server, pulled: dict[str, Any], checkpoint: Path, hub: LoopbackHub
+) -> None:
+    files: dict[str, bytes | Path] = {path.name: path for path in checkpoint.iterdir()}
+    files["README.md"] = b"---\nlicense: apache-2.0\n---\n"
+    hub.add("acme/Bolt", files)
+    body = request(horizon=5, series=[{**series(), "target": TARGET}], keep_alive="5m")
+    expected = server.post("/v1/forecast", body | {"model": NAME}).json()["forecasts"]
+    done = tollama(server, "pull", "hf:acme/Bolt")
+    assert done.returncode == 0, done.stderr
+    assert "acme--bolt" in tollama(server, "list").stdout
+    answer = server.post("/v1/forecast", body | {"model": "acme--bolt"})
+    assert answer.json()["forecasts"] == expected, answer.text
+    # Its branch moves: what is loaded goes on, and gives way to the new one at the next request.
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["chronos_config"]["context_length"] = 32
+    hub.add("acme/Bolt", files | {"config.json": json.dumps(config).encode()})
+    (old,) = [model for model in server.ps() if model["name"] == "acme--bolt"]
+    assert tollama(server, "pull", "acme--bolt").returncode == 0
+    assert old["digest"] in {model["digest"] for model in server.ps()}
+    answer = server.post("/v1/forecast", body | {"model": "acme--bolt"})
+    assert answer.json()["usage"]["context_length"] == 32, answer.text
+    held = wait_for(lambda: [m for m in server.ps() if m["name"] == "acme--bolt" and m["digest"] != old["digest"]])
+    assert held[0]["context_length"] == 32
+    assert tollama(server, "rm", "acme--bolt").returncode == 0
+
+
+def test_a_checkpoint_of_this_machine_forecasts_the_same(
+    server: Server, pulled: dict[str, Any], checkpoint: Path
+) -> None:
+    body = request(horizon=5, series=[{**series(), "target": TARGET}])
+    expected = server.post("/v1/forecast", body | {"model": NAME}).json()["forecasts"]
+    done = tollama(server, "pull", "--from-dir", str(checkpoint), "mine", "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    assert server.get("/v1/models/mine").json()["source"]["type"] == "local"
+    answer = server.post("/v1/forecast", body | {"model": "mine"})
+    assert answer.json()["forecasts"] == expected, answer.text
+    assert tollama(server, "rm", "mine").returncode == 0
+
+
 def test_removing_it_unloads_it_first(server: Server, pulled: dict[str, Any]) -> None:
     """Last in this module."""
     assert server.forecast(model=NAME, keep_alive=-1).status_code == 200

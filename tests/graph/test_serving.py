@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,14 +12,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import grpc
 import httpx
+import psutil
 import pytest
 import yaml
 
 from tests.graph.conftest import install_stranger
-from tests.serving import CHECKOUT, RUNTIMES, Server, wait_for
+from tests.serving import CHECKOUT, RUNTIMES, Server, free_port, wait_for
 from tollama.launcher import RAY_ENVIRONMENT, render
 from tollama.settings import load
 
@@ -179,6 +183,84 @@ def test_replicas_are_named_as_their_families_in_the_dashboard(second: Server) -
     assert [replica["state"] for replica in deployments["baseline"]["replicas"]] == ["RUNNING"]
 
 
+UNREGISTERED = grpc.StatusCode.UNIMPLEMENTED
+SERVICES = (
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Push",
+    "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.ReporterService/GetTraceback",
+    "/ray.serve.ASGIService/HandleRequest",
+)
+"""A method of each kind of gRPC server that Ray has."""
+PAGES = ("/", "/api/serve/applications/", "/api/jobs/", "/api/v0/actors", "/api/tags", "/metrics", "/run")
+
+
+def by_http(host: str, port: int) -> set[str]:
+    """How a port answers HTTP without a key or a token: ``refused``, ``metrics``, a ``page`` without data, ``open``."""
+    found = set()
+    for path in PAGES:
+        try:
+            answer = httpx.get(f"http://{host}:{port}{path}", timeout=10, trust_env=False)
+        except httpx.RemoteProtocolError:  # it speaks something else
+            return found
+        if answer.status_code == 401:
+            found.add("refused")
+        elif answer.text.startswith("# HELP"):
+            found.add("metrics")
+        elif answer.status_code == 200:
+            found.add("page" if answer.text.startswith("<!doctype html>") else "open")
+    return found
+
+
+def by_grpc(host: str, port: int) -> set[str]:
+    """The same of gRPC; ``open`` for whatever is neither refused nor unknown."""
+    found = set()
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        for method in SERVICES:
+            try:
+                channel.unary_unary(method)(b"", timeout=10)
+                found.add("open")
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    found.add("refused")
+                elif error.code() is not UNREGISTERED:
+                    found.add("open")
+    return found
+
+
+def test_no_port_answers_without_a_key_or_a_token(second: Server) -> None:
+    """Every port that any process of the server listens on. Ray's metrics and the dashboard's empty page are open."""
+    second.forecast()
+    command = [*second.command[:1], "config", "key"]
+    run = partial(subprocess.run, env=second.environment, capture_output=True, check=True)
+    run([*command, "add", "--name", "knock"])
+    try:
+        wait_for(lambda: second.get("/api/tags").status_code == 401, 5, "the key")
+        assert second.process is not None
+        processes = psutil.Process(second.process.pid).children(recursive=True)
+        ports: dict[tuple[str, int], str] = {}
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for one in process.net_connections("tcp"):
+                    if one.status == psutil.CONN_LISTEN:
+                        ports[one.laddr.ip, one.laddr.port] = " ".join(process.cmdline())
+        names = " ".join(ports.values())
+        assert len(ports) > 12
+        for name in ("ingress", "ProxyActor", "mock", "ServeController", "raylet", "gcs_server", "RuntimeEnvAgent"):
+            assert name in names
+        for (ip, port), name in ports.items():
+            host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(ip, ip)
+            found = by_http(host, port) or by_grpc(host, port)
+            assert found in ({"refused"}, {"metrics"}, {"refused", "page"}), (found, ip, port, name)
+            assert ("metrics" in found) <= (ip in ("0.0.0.0", "::")), "the documented ones"
+        local = {"127.0.0.1", "::1"}
+        assert {ip for ip, port in ports if port in (second.port, second.proxy_port, 8265)} <= local
+    finally:
+        run([*command, "revoke", "knock"])
+        wait_for(lambda: second.get("/api/tags").status_code == 200, 5, "the key's end")
+
+
 def test_the_token_file_is_for_its_owner_only(second: Server) -> None:
     assert (second.home / "run/ray_token").stat().st_mode & 0o777 == 0o600
 
@@ -230,6 +312,29 @@ def test_plain_serve_run_gives_the_same_graph(server: Server, tmp_path: Path) ->
             answer = plain.forecast(base, model="seasonal-naive")
             assert answer.status_code == 200, answer.text
             assert answer.json()["forecasts"] == server.forecast(model="seasonal-naive").json()["forecasts"]
+
+
+def test_plain_serve_run_opens_no_address_to_others_without_a_key(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    settings = load({"TOLLAMA_HOME": str(home)}, port=free_port(), proxy_port=free_port())
+    graph = yaml.safe_load(render(CHECKOUT / "serve_config.yaml", settings))
+    graph["http_options"]["host"] = "0.0.0.0"
+    config, said = tmp_path / "serve_config.yaml", tmp_path / "said.txt"
+    config.write_text(yaml.safe_dump(graph))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TOLLAMA_", "RAY_"))}
+    environment |= {"RAY_TMPDIR": str(server_folder(tmp_path)), "RAY_ADDRESS": "local", "HOME": str(tmp_path)}
+    with said.open("w") as out:
+        command = [str(Path(sys.executable).with_name("serve")), "run", str(config)]
+        process = subprocess.Popen(command, env=environment, cwd=CHECKOUT, stdout=out, stderr=out)
+        try:
+            wait_for(lambda: "there is no API key" in said.read_text(), 120, "the refusal")
+            assert "Serve's proxy (http_options.host) would listen on 0.0.0.0" in said.read_text()
+            answer = httpx.get(f"http://127.0.0.1:{settings.serve_port}/api/tags", timeout=10)
+            assert answer.status_code == 404, "the application is not there"
+            assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
 
 
 def server_folder(tmp_path: Path) -> Path:

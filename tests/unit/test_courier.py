@@ -67,6 +67,16 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+def test_a_call_of_no_series_is_answered() -> None:
+    """It loads the model."""
+
+    async def check(family: Family) -> None:
+        family.open.set()
+        assert (await family.ask(call("load", n_items=0))[0]).parts == (b"load",)
+
+    run(check)
+
+
 def test_the_first_calls_leave_at_once_and_the_rest_together() -> None:
     async def check(family: Family) -> None:
         first = await family.busy()

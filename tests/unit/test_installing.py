@@ -239,7 +239,7 @@ def test_the_desk_has_a_runtime_built_only_where_the_setting_says_so(on: bool) -
         turns = Turns(Gpus(), Path("none"))
         client = FamilyClient(spec, unused, world, unused, 1, turns, unused)  # type: ignore[arg-type]
         desk = Desk(
-            Settings(), unused, world, {"tiny": client}, unused, unused, unused,  # type: ignore[arg-type]
+            Settings(), unused, world, {"tiny": client}, unused, unused, unused, unused,  # type: ignore[arg-type]
             installing=world.installing if on else None,
         )  # fmt: skip
         with pytest.raises(RunnerUnavailable, match="cannot run"):

@@ -12,6 +12,8 @@ import pytest
 from tests.hub import entry
 from tollama import licenses
 from tollama.errors import LicenseNotAccepted
+from tollama.manifest import StoredLicense, sha256_of_text
+from tollama.registry import registry
 from tollama.store import Home
 
 GATED = entry("tiny", gated=True).license
@@ -34,7 +36,7 @@ def test_one_that_asks_is_refused_until_accepted(home: Home) -> None:
     with pytest.raises(LicenseNotAccepted) as caught:
         licenses.require(home, "tiny", GATED)
     assert caught.value.hint == "tollama pull tiny --accept-license"
-    assert caught.value.detail == {"license": GATED.id, "notice": GATED.notice, "url": GATED.url}
+    assert caught.value.detail == {"license": GATED.id, "notice": GATED.notice, "url": GATED.url, "text": GATED.notice}
     licenses.accept(home, "Tiny", GATED)
     assert licenses.accepted(home, "TINY", GATED)
     licenses.require(home, "tiny", GATED)
@@ -87,3 +89,59 @@ def test_a_user_without_a_name_can_accept(home: Home, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(getpass, "getuser", nobody)
     assert licenses.accept(home, "tiny", GATED).by.startswith("unknown@")
+
+
+def test_a_manifests_licence_is_that_text_and_no_other(home: Home) -> None:
+    stored = StoredLicense(id=GATED.id, needs_acceptance=True, notice="n", text_sha256=sha256_of_text("terms"))
+    licenses.accept(home, "tiny", GATED, text="other terms")
+    assert licenses.accepted(home, "tiny", GATED)
+    assert not licenses.accepted(home, "tiny", stored)
+    with pytest.raises(LicenseNotAccepted, match="not the one"):
+        licenses.require(home, "tiny", stored)
+    licenses.accept(home, "tiny", GATED, text="terms")
+    licenses.accept(home, "tiny", GATED, text="newer terms")
+    assert licenses.accepted(home, "tiny", stored), "what was accepted once stays accepted"
+    licenses.accept(home, "tiny", GATED.model_copy(update={"id": "another"}), text="newer terms")
+    assert not licenses.accepted(home, "tiny", stored)
+
+
+def test_what_is_refused_shows_the_text_to_accept(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE").write_text("x" * 5000 + "\x1b[2J")
+    with pytest.raises(LicenseNotAccepted) as caught:
+        licenses.require(home, "tiny", GATED, snapshot=tmp_path, hint="so")
+    text = caught.value.detail["text"]
+    assert text == "x" * licenses.SHOWN + "\n[... 1003 more characters]"
+    assert caught.value.hint == "so"
+    assert licenses.summary("a\x1b\tb\n\u202e") == "a\tb\n"
+
+
+def test_a_licence_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "LICENSE").symlink_to(tmp_path / "secret")
+    assert licenses.text(GATED, tmp_path / "snapshot") == GATED.notice
+
+
+@pytest.mark.parametrize(
+    ("id", "called", "asks"),
+    [
+        ("apache-2.0", "Apache-2.0", False),
+        ("MIT", "MIT", False),
+        ("cc-by-nc-4.0", "CC-BY-NC-4.0", True),
+        ("acme-1", "acme-1", True),
+        (None, "unknown", True),
+        ("", "unknown", True),
+        ("a" * 65, "unknown", True),
+        ("\n", "unknown", True),
+    ],
+)
+def test_licences_by_their_id(id: str | None, called: str, asks: bool) -> None:
+    terms = licenses.named(id)
+    assert (terms.id, terms.needs_acceptance) == (called, asks)
+    assert terms.notice
+
+
+def test_a_licence_that_the_registry_takes_for_free_is_permissive_and_the_other_way_round() -> None:
+    for known in registry().values():
+        if known.license.id.lower() in licenses.known() and known.license.verified:
+            assert licenses.named(known.license.id).needs_acceptance == known.license.needs_acceptance

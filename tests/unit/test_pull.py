@@ -34,11 +34,13 @@ from tollama.errors import (
     RunnerUnavailable,
 )
 from tollama.families import FamilySpec
-from tollama.pull import PullRequest, pull, pull_in_child
+from tollama.pull import pull
+from tollama.pull_child import pull_in_child
 from tollama.registry import Entry
 from tollama.runtimes import RuntimeState
 from tollama.settings import Settings
 from tollama.store import Home, Manifest, Store
+from tollama.wanted import PullRequest
 
 WEIGHTS = os.urandom(2_000_000)
 FILES: dict[str, bytes | Path] = {"config.json": b"{}", "model.safetensors": WEIGHTS, "LICENSE": b"terms"}
@@ -178,7 +180,7 @@ def test_a_pull_again_takes_over_what_the_registry_says_now(world: World) -> Non
 def test_a_licence_is_asked_for_before_any_byte(world: World) -> None:
     with pytest.raises(LicenseNotAccepted):
         world.pull(GATED)
-    assert world.hub.requests == []
+    assert world.hub.asked("GET", "model.safetensors") == 0
     assert world.runtimes.installed == []
     assert world.lines == []
     there = world.pull(GATED, PullRequest(model="tiny", accept_license=True))
@@ -263,6 +265,63 @@ def test_a_disk_that_fills_up_is_told_as_such(world: World, monkeypatch: pytest.
     monkeypatch.setattr("tollama.store._fsync", full)
     with pytest.raises(DiskFull):
         world.pull()
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tollama import hub
+
+    def full(self: Any, data: bytes) -> int:
+        if self.tell() > 1_000_000:
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    write = hub._Counted.write
+    with monkeypatch.context() as patch:
+        patch.setattr(hub._Counted, "write", full)
+        with pytest.raises(DiskFull):
+            world.pull()
+    assert_nothing_installed(world)
+    assert not list(world.home.cache.rglob("*.part"))
+    assert not list((world.home.cache / "staging").glob("*"))
+    assert (world.pull().snapshot / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_slow_hub_is_waited_for_and_told_of(world: World) -> None:
+    world.hub.pace = 0.01
+    world.pull()
+    steps = [line["completed"] for line in world.lines if line.get("total") == len(WEIGHTS)]
+    assert steps == sorted(steps)
+    assert len(steps) > 5
+
+
+def test_connections_that_are_cut_again_and_again_are_resumed(world: World) -> None:
+    world.hub.cut_after, world.hub.cuts = 700_000, 2
+    assert (world.pull().snapshot / "model.safetensors").read_bytes() == WEIGHTS
+    ranges = [headers.get("range") for _, path, headers in world.hub.requests if "safetensors" in path]
+    assert len(ranges) == 3
+    assert ranges[0] is None
+    assert all(ranges[1:])
+
+
+def test_as_many_snapshots_are_kept_as_the_settings_say(world: World) -> None:
+    for number in range(3):
+        world.hub.add("org/tiny", FILES | {"config.json": str(number).encode()})
+        world.pull(keep_snapshots=1)
+        assert len(list((world.home.models / "tiny").glob("snapshot*"))) == 1
+    world.hub.add("org/tiny", FILES)
+    world.pull(keep_snapshots=2)
+    assert len(list((world.home.models / "tiny").glob("snapshot*"))) == 2
+
+
+def test_a_pull_looks_after_the_cache(world: World) -> None:
+    world.pull()
+    world.store.remove("tiny")
+    assert list((world.home.cache / "blobs").iterdir())
+    world.pull(entry("other", files=("config.json",)), cache_max_gb=0)
+    left = [path for path in (world.home.cache / "blobs").iterdir() if path.suffix != ".lock"]
+    assert {path.read_bytes() for path in left} == {b"{}", b"terms"}, "what the installed one shares"
 
 
 def test_offline_takes_what_is_in_the_cache(world: World) -> None:
@@ -395,7 +454,7 @@ def test_an_abandoned_pull_ends_and_the_next_goes_on(world: World) -> None:
 def children() -> list[psutil.Process]:
     """The pulls that this process has started and that still run."""
     alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if "tollama.pull" in child.cmdline()]
+    return [child for child in alive if "tollama.pull_child" in child.cmdline()]
 
 
 def test_a_killed_child_is_told_and_its_lock_is_free(world: World) -> None:
@@ -417,7 +476,7 @@ def test_a_killed_child_is_told_and_its_lock_is_free(world: World) -> None:
 
 def test_a_child_that_is_asked_nonsense_says_so() -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "tollama.pull"], input=b"{}", capture_output=True, timeout=30, check=False
+        [sys.executable, "-P", "-m", "tollama.pull_child"], input=b"{}", capture_output=True, timeout=30, check=False
     )
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == "INTERNAL"

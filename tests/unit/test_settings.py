@@ -57,7 +57,7 @@ def test_a_port_set_by_itself_beats_the_one_in_host(tmp_path: Path) -> None:
         ('{"port": 1,\n "prot": 2}', "line 2"),
         ('{"port": 1,\n "host" 2}', "line 2"),
         ("[]", "line 1"),
-        ('{"port": "many"}', "config.json: port"),
+        ('{"port": "many"}', "config.json, line 1: port"),
         ('{"keep_alive": "5 minutes"}', "keep_alive"),
     ],
 )

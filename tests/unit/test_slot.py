@@ -44,7 +44,7 @@ def test_nobody_waits_for_ever_behind_one_that_hangs(tmp_path: Path) -> None:
         impatient = Slot(path, patience=0.1)
         with impatient:
             pass
-    with Slot(path, patience=0.0):  # the one that gave up has left the queue
+    with Slot(path):  # the one that gave up has left the queue
         entered = threading.Event()
 
         def enter() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.hub import entry
 from tollama.errors import DigestMismatch, ModelNotFound, ModelNotInstalled
+from tollama.manifest import SCHEMA
 from tollama.store import Broken, Home, Manifest, Resolved, Store, StoredFile, StoredLicense, atomic_write, safe_path
 
 FILES = {"config.json": b"{}", "sub/model.safetensors": b"weights"}
@@ -76,7 +77,7 @@ def test_an_installed_model_is_found_with_its_files(store: Store) -> None:
     assert (there.snapshot / "sub" / "model.safetensors").read_bytes() == b"weights"
     written = json.loads(path_of(store).read_text())
     assert written["resolved"] == {"commit_sha": "a" * 40, "snapshot_path": "snapshot"}
-    assert written["schema_version"] == 1
+    assert written["schema_version"] == SCHEMA
     assert os.listdir(store.home.cache / "staging") == []
 
 
@@ -119,13 +120,47 @@ def test_fields_of_a_newer_version_are_ignored(store: Store) -> None:
     assert store.get("tiny") == there
 
 
+def older(store: Store, **license: object) -> dict[str, object]:
+    """Write the installed manifest as the first version had it."""
+    raw = json.loads(path_of(store).read_text())
+    raw["license"] = {key: raw["license"][key] for key in ("id", "needs_acceptance", "notice")} | license
+    raw["schema_version"] = 1
+    atomic_write(path_of(store), json.dumps(raw).encode())
+    return raw
+
+
+@pytest.mark.parametrize("text", [None, "the very terms"])
+def test_a_manifest_of_the_first_version_is_read_as_one_of_this(store: Store, text: str | None) -> None:
+    files = FILES | ({"LICENSE": text.encode()} if text else {})
+    there = install(store, files=files)
+    raw = older(store, needs_acceptance=True, notice="a notice")
+    read = store.get("tiny")
+    assert read is not None
+    assert read.schema_version == SCHEMA
+    assert read.license.text_sha256 == hashlib.sha256((text or "a notice").encode()).hexdigest()
+    assert read.model_dump(exclude={"license"}) == there.model_dump(exclude={"license"})
+    assert json.loads(path_of(store).read_text()) == raw, "an older tollama can still read it"
+    assert store.update(read).license == read.license
+    assert json.loads(path_of(store).read_text())["schema_version"] == SCHEMA
+
+
+def test_one_of_the_first_version_that_lacks_something_is_only_broken(store: Store) -> None:
+    other = install(store, "other")
+    install(store)
+    raw = older(store, needs_acceptance=True)
+    for spoilt in ({"license": 5}, {"license": None}, {"resolved": []}, {"resolved": {"snapshot_path": "../other"}}):
+        atomic_write(path_of(store), json.dumps(raw | spoilt).encode())
+        assert store.get("tiny") is None
+        assert store.get("other") is other
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda raw: "{not json", "malformed"),
         (lambda raw: raw.replace('"tiny"', '"other"'), "another model"),
         (lambda raw: raw.replace('"snapshot"', '"../../out"'), "inside"),
-        (lambda raw: raw.replace('"schema_version": 1', '"schema_version": 9'), "schema_version"),
+        (lambda raw: raw.replace(f'"schema_version": {SCHEMA}', '"schema_version": 9'), "schema_version"),
         (lambda raw: raw.replace('"family"', '"famly"'), "family"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tollama.cli import doctor, forecast, info, models, output, running, runtime, serve
+from tollama.cli import config, doctor, forecast, info, models, output, running, runtime, serve
 from tollama.version import __version__
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def _root(
     pass
 
 
-for group in (serve, models, running, forecast, runtime, info, doctor):
+for group in (serve, models, running, forecast, runtime, info, config, doctor):
     group.register(app)
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tollama.cli import completion, output
 from tollama.cli.connection import Host, Json, connect
+from tollama.errors import TollamaError
 
 if TYPE_CHECKING:
     from tollama.answers import LicenseInfo, ModelDetail
@@ -28,22 +30,49 @@ def register(app: typer.Typer) -> None:
     app.command("ls", hidden=True, epilog="Example: tollama ls")(list_models)
     app.command(epilog="Example: tollama show seasonal-naive")(show)
     app.command(epilog="Example: tollama rm chronos-bolt-small")(rm)
+    app.command(epilog="Example: tollama prune --dry-run")(prune)
 
 
 def pull(
-    name: Name,
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model, hf:ORG/NAME[@REVISION], or a name of yours.")],
     accept_license: Accept = False,
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit instead of the registry's.")] = None,
+    local_name: Annotated[
+        str | None, typer.Option("--name", help="What a model of hf:... is called here; default org--name.")
+    ] = None,
+    from_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take the checkpoint in this folder, copied; asks no server.")
+    ] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="With --from-dir: the licence of the weights, as mit.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only what is on the disk.")] = False,
     no_runtime: Annotated[bool, typer.Option("--no-runtime", help="Do not install the family's runtime.")] = False,
     host: Host = None,
 ) -> None:
-    """Download a model, and its family's runtime when that is absent."""
-    from tollama.cli.pulling import pull_model
+    """Download a model, and its family's runtime when that is absent.
 
+    A model is one of tollama list --available, or any repository of the hub whose architecture is served; with
+    --from-dir it is a checkpoint of this machine, put into TOLLAMA_HOME.
+    """
+    from tollama.cli import pulling
+
+    if from_dir is not None:
+        if revision or local_name or offline or host:
+            raise typer.BadParameter("--from-dir goes with --license, --accept-license and --no-runtime only.")
+        pulling.adopt_model(from_dir, name, license_id, accept_license=accept_license, no_runtime=no_runtime)
+        return
+    if license_id is not None:
+        raise typer.BadParameter("--license goes with --from-dir.")
     with connect(host) as client:
-        pull_model(
-            client, name, accept_license=accept_license, revision=revision, offline=offline, no_runtime=no_runtime
+        pulling.pull_model(
+            client,
+            name,
+            accept_license=accept_license,
+            revision=revision,
+            local_name=local_name,
+            offline=offline,
+            no_runtime=no_runtime,
         )
 
 
@@ -176,12 +205,46 @@ def _levels(quantiles: Quantiles) -> str:
 
 def rm(
     names: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Models to remove.", autocompletion=completion.installed)
-    ],
+        list[str] | None,
+        typer.Argument(metavar="MODEL...", help="Models to remove.", autocompletion=completion.installed),
+    ] = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Remove what was downloaded and no model needs.")] = False,
     host: Host = None,
 ) -> None:
-    """Remove installed models."""
-    with connect(host) as client:
-        for name in names:
-            client.delete(name)
-            output.line(f"Removed {name}.")
+    """Remove installed models, or the cache of downloads in TOLLAMA_HOME."""
+    if not names and not cache:
+        raise typer.BadParameter("MODEL is missing.")
+    if names:
+        with connect(host) as client:
+            for name in names:
+                client.delete(name)
+                output.line(f"Removed {name}.")
+    if cache:
+        from tollama.retention import empty_cache
+        from tollama.settings import load
+        from tollama.store import Home
+
+        freed = empty_cache(Home(load().home))
+        if freed is None:
+            raise TollamaError("A pull is at work in the cache.", hint="Try again when it is done.")
+        output.line(f"Removed the cache: {output.size(freed) if freed else 'nothing'} became free.")
+
+
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False, as_json: Json = False
+) -> None:
+    """Remove what the settings say is too much or too old in TOLLAMA_HOME.
+
+    Downloads that no model uses, older snapshots and runtimes; models and licence receipts stay.
+    """
+    from tollama import retention
+    from tollama.settings import load
+
+    gone = list(retention.prune(load(), dry_run=dry_run))
+    if as_json:
+        output.emit([{"path": str(one.path), "size": one.size, "why": one.why} for one in gone])
+        return
+    for one in gone:
+        output.line(f"{'Would remove' if dry_run else 'Removed'} {one.path}: {one.why}.")
+    total = sum(one.size for one in gone)
+    output.line(f"{output.size(total) if total else 'Nothing'} {'would become' if dry_run else 'became'} free.")

@@ -18,10 +18,14 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API.")] = None,
     config: Annotated[Path | None, typer.Option(help="Another serve_config.yaml.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Do without Ray's dashboard.")] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Listen beyond this machine without API keys."),
+    ] = False,
     home: Annotated[Path | None, typer.Option(help="Folder of models and runtimes; else TOLLAMA_HOME.")] = None,
 ) -> None:
     """Run the server in the foreground, until Ctrl-C."""
     from tollama.launcher import serve as launch
 
-    dashboard = False if no_dashboard else None
-    raise typer.Exit(launch(host=host, port=port, config=config, dashboard=dashboard, home=home))
+    dashboard, open_to_all = False if no_dashboard else None, insecure or None
+    raise typer.Exit(launch(host=host, port=port, config=config, dashboard=dashboard, home=home, insecure=open_to_all))
