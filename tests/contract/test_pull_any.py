@@ -133,10 +133,19 @@ def test_a_model_whose_manifest_is_broken_can_be_removed(
 
 
 @pytest.mark.parametrize(
-    ("host", "is_trusted"), [("127.0.0.1", True), ("::1", True), ("10.0.0.7", False), ("x", False)]
+    ("host", "has_key", "is_trusted"),
+    [
+        ("127.0.0.1", False, True),
+        ("::1", False, True),
+        ("10.0.0.7", False, False),
+        ("x", False, False),
+        ("x", True, True),
+    ],
 )
-def test_who_may_name_another_endpoint(host: str, is_trusted: bool) -> None:
-    assert trusted(SimpleNamespace(client=SimpleNamespace(host=host))) is is_trusted  # type: ignore[arg-type]
+def test_who_may_name_another_endpoint(host: str, has_key: bool, is_trusted: bool) -> None:
+    desk = SimpleNamespace(keys=SimpleNamespace(known=lambda headers: has_key))
+    request = SimpleNamespace(client=SimpleNamespace(host=host), scope={"headers": []})
+    assert trusted(desk, request) is is_trusted  # type: ignore[arg-type]
 
 
 def test_a_proxy_of_ones_own(api: httpx.Client, offered: LoopbackHub) -> None:

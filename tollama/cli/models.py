@@ -34,7 +34,14 @@ def register(app: typer.Typer) -> None:
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model, hf:ORG/NAME[@REVISION], or a name of yours.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model, hf:ORG/NAME[@REVISION], or a name of yours.",
+            autocompletion=completion.known,
+        ),
+    ],
     accept_license: Accept = False,
     revision: Annotated[str | None, typer.Option(help="A branch, tag or commit instead of the registry's.")] = None,
     local_name: Annotated[
