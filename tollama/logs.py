@@ -21,7 +21,20 @@ def rotation(max_mb: float) -> int:
 
 
 def retain(folder: Path, max_mb: float, max_days: float, clock: Callable[[], float] = time.time) -> list[Path]:
-    """Remove files below ``folder`` that are over ``max_days`` or, oldest first, over ``max_mb`` in all; which ones."""
+    """Remove the :func:`surplus`; which files."""
+    removed = []
+    for path, _, _ in surplus(folder, max_mb, max_days, clock):
+        with suppress(OSError):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def surplus(
+    folder: Path, max_mb: float, max_days: float, clock: Callable[[], float] = time.time
+) -> list[tuple[Path, int, str]]:
+    """Files below ``folder`` that are over ``max_days`` or, oldest first, over ``max_mb`` in all, with their sizes and
+    why. None that is being written."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):
@@ -30,15 +43,13 @@ def retain(folder: Path, max_mb: float, max_days: float, clock: Callable[[], flo
                 found.append((state.st_mtime, state.st_size, path))
     written = _written(folder)
     size = sum(one[1] for one in found)
-    removed = []
+    over = []
     for modified, length, path in sorted(found):
-        over = size > max_mb * 1e6 or clock() - modified > max_days * DAY_S
-        if over and str(path) not in written:
-            with suppress(OSError):
-                path.unlink()
-                size -= length
-                removed.append(path)
-    return removed
+        old = clock() - modified > max_days * DAY_S
+        if (old or size > max_mb * 1e6) and str(path) not in written:
+            size -= length
+            over.append((path, length, f"a log of over {max_days:g} days" if old else f"logs are over {max_mb:g} MB"))
+    return over
 
 
 def _written(folder: Path) -> set[str]:

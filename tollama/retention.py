@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tollama.families import families
+from tollama.logs import surplus
 from tollama.settings import Settings
 from tollama.store import Home, Store
 
@@ -97,10 +98,17 @@ def runtimes(settings: Settings, dry_run: bool) -> Iterator[Surplus]:
         yield from (found[path] for path in gone if path in found)
 
 
+def logs(settings: Settings, dry_run: bool) -> Iterator[Surplus]:
+    """Logs over ``log_max_days``, then the oldest until the rest is no more than ``log_max_mb``."""
+    for path, size, why in surplus(Home(settings.home).logs, settings.log_max_mb, settings.log_max_days):
+        yield from _taken(iter([Surplus(path, size, why)]), dry_run)
+
+
 RULES = (
     Rule("cache", ("cache_max_gb", "cache_max_days"), cached),
     Rule("models", ("keep_snapshots",), snapshots),
     Rule("runtimes", ("keep_runtimes",), runtimes),
+    Rule("logs", ("log_max_mb", "log_max_days"), logs),
 )
 """Every rule, in the order in which they are applied."""
 

@@ -134,6 +134,17 @@ def test_older_environments_go(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     assert [one.path for one in prune(settings(home))] == [old]
 
 
+def test_old_logs_go(home: Home) -> None:
+    for name, days in (("old", 20), ("new", 1)):
+        path = home.logs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+        os.utime(path, (time.time() - days * DAY_S,) * 2)
+    assert gone(home, dry_run=True) == {"old"}
+    assert gone(home) == {"old"}
+    assert gone(home, log_max_mb=1e-7) == {"new"}
+
+
 def test_after_a_pull_nothing_that_goes_wrong_is_raised(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     old = blob(home, "old", days=99)
 
