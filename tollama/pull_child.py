@@ -4,18 +4,16 @@ and a server must be able to drop a pull at any moment.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
-import signal
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
+from tollama import child
 from tollama.errors import Internal, TollamaError
 from tollama.pull import pull
 from tollama.registry import Entry
@@ -23,10 +21,6 @@ from tollama.settings import Settings
 from tollama.store import Home
 from tollama.wanted import PullRequest, Repository, access, proxies
 
-log = logging.getLogger(__name__)
-
-LEFT_OUT = ("PYTHON", "RAY_", "HF_", "HUGGING", "TOLLAMA_", "VIRTUAL_ENV")
-"""Beginnings of the environment variables that a pull's process does not inherit; it gets what it needs in words."""
 SETTINGS = ("keep_runtimes", "keep_snapshots", "cache_max_gb", "cache_max_days", "offline")
 """Settings that it gets as they are."""
 
@@ -41,8 +35,7 @@ async def pull_in_child(
     home = Home(settings.home)
     home.run.mkdir(parents=True, exist_ok=True)
     endpoint, token = access(request, settings)
-    env = {key: value for key, value in os.environ.items() if not key.startswith(LEFT_OUT)}
-    env = proxies(request, settings, env)
+    env = proxies(request, settings, child.inherited())
     env |= {"HF_HOME": str(home.cache / "hf")} | ({"HF_TOKEN": token} if token else {})
     order = {
         "entry": wanted.model_dump(mode="json") if isinstance(wanted, Entry) else None,
@@ -55,37 +48,14 @@ async def pull_in_child(
             **settings.model_dump(include=set(SETTINGS)),
         },
     }
-    with tempfile.TemporaryFile() as errors:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "tollama.pull_child"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            cwd=home.run,
-            env=env,
-            start_new_session=True,  # so that it can be ended together with the uv that it may have started
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        line: dict[str, Any] = {}
-        try:
-            process.stdin.write(json.dumps(order).encode())
-            process.stdin.close()
-            async for raw in process.stdout:
-                line = json.loads(raw)
+    told = child.lines(f"pull of {wanted.name}", "tollama.pull_child", env=env, cwd=home.run, order=order)
+    try:
+        async with aclosing(told):
+            async for line in told:
                 yield line
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-            errors.seek(0)
-            if words := errors.read()[-4000:].decode(errors="replace").strip():
-                log.warning("pull of %s: %s", wanted.name, words)
-        if "error" not in line and line.get("status") != "success":
-            hint = "Pull again: what was downloaded so far is kept. The server's log has the cause."
-            yield Internal("The pull ended before it was done.", hint=hint).record.body()
+    except child.BrokeOff:
+        hint = "Pull again: what was downloaded so far is kept. The server's log has the cause."
+        yield Internal("The pull ended before it was done.", hint=hint).record.body()
 
 
 def main() -> int:

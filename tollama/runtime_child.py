@@ -5,26 +5,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import os
-import signal
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from tollama import child
 from tollama.errors import RunnerUnavailable, TollamaError
 from tollama.families import FamilySpec, families
 from tollama.launcher import MARK
-from tollama.pull_child import LEFT_OUT
 from tollama.runtime_build import failure
 from tollama.runtimes import Runtimes
-
-log = logging.getLogger(__name__)
 
 
 async def install_in_child(spec: FamilySpec, runtimes: Runtimes) -> AsyncGenerator[str]:
@@ -34,41 +28,20 @@ async def install_in_child(spec: FamilySpec, runtimes: Runtimes) -> AsyncGenerat
     iterator, or cancelling who waits for it, ends the process. Should this process be killed, the child goes on: what
     it builds is there for the next.
     """
-    # Secrets are no business of what gets installed. The server's mark stays: by it the launcher ends what is left.
-    env = {name: value for name, value in os.environ.items() if name == MARK or not name.startswith(LEFT_OUT)}
-    command = (sys.executable, "-P", "-m", "tollama.runtime_child", spec.name, str(runtimes.root), str(runtimes.keep))
-    line: dict[str, Any] = {}
-    with tempfile.TemporaryFile() as errors:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            cwd="/",
-            env=env,
-            start_new_session=True,  # so that it can be ended together with the uv that it has started
-        )
-        assert process.stdout is not None
-        try:
-            async for raw in process.stdout:
-                line = json.loads(raw)
-                if "status" in line:
-                    yield line["status"]
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-            errors.seek(0)
-            if words := errors.read()[-4000:].decode(errors="replace").strip():
-                log.warning("the runtime of family %s: %s", spec.name, words)
     again = f"tollama runtime repair {spec.name}"
-    if "error" in line:
-        hint = line["hint"] if "tollama runtime " in line["hint"] else f"{line['hint']} Then run: {again}".strip()
-        raise RunnerUnavailable(line["error"], hint=hint)
-    if process.returncode:
-        raise failure(spec, "the installation broke off", f"The log has the cause; then run: {again}")
+    command = ("tollama.runtime_child", spec.name, str(runtimes.root), str(runtimes.keep))
+    # Secrets are no business of what gets installed. The server's mark stays: by it the launcher ends what is left.
+    said = child.lines(f"the runtime of family {spec.name}", *command, env=child.inherited(MARK))
+    try:
+        async with aclosing(said):
+            async for line in said:
+                if "error" in line:
+                    known = "tollama runtime " in line["hint"]
+                    hint = line["hint"] if known else f"{line['hint']} Then run: {again}".strip()
+                    raise RunnerUnavailable(line["error"], hint=hint)
+                yield line["status"]
+    except child.BrokeOff:
+        raise failure(spec, "the installation broke off", f"The log has the cause; then run: {again}") from None
 
 
 def main(family: str, root: str, keep: str) -> int:
