@@ -16,8 +16,9 @@ from tests.hub import LoopbackHub
 from tests.serving import Server
 from tollama.registry import find
 
-NAME = "chronos-bolt-tiny"
-GATED = "moirai-1.1-r-small"
+NAME = "chronos-bolt-mini"
+GATED = "moirai-1.0-r-large"
+"""No other test of the same server accepts its licence."""
 LICENSE = b"The text of a licence.\n"
 WEIGHTS = 350_000
 FILES: dict[str, bytes | Path] = {"config.json": b"{}", "model.safetensors": b"weights" * 50_000, "LICENSE": LICENSE}
@@ -31,8 +32,9 @@ def client(base: str) -> ollama.Client:
 
 @pytest.fixture
 def commit(hub: LoopbackHub, server: Server) -> Iterator[str]:
-    """The model's repository on the hub, at the revision that the registry names; removed from the server after."""
+    """The model's repository on the hub, at the revision that the registry names; not on the server before or after."""
     source = find(NAME).source
+    server.http.delete(f"{server.door}/v1/models/{NAME}")
     yield hub.add(str(source.repo_id), FILES, str(source.revision))
     server.http.delete(f"{server.door}/v1/models/{NAME}")
 
