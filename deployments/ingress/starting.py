@@ -54,7 +54,7 @@ class Starting:
 
 
 def _deployments() -> Mapping[str, DeploymentStatusOverview]:
-    """Serve's view of every deployment. Blocks for a few milliseconds."""
+    """Serve's view of every deployment; see ``LOOK_S`` for what it costs."""
     app = serve.status().applications.get(APP)
     return app.deployments if app is not None else {}
 

@@ -26,6 +26,7 @@ class Family:
         self.calls: list[list[str]] = []
         self.open = asyncio.Event()
         self.poison: Exception | None = None
+        self.inference_ms = 0.0
         self.cancelled = 0
         self.courier = Courier(self.send)
 
@@ -39,7 +40,7 @@ class Family:
             raise
         if self.poison is not None and "poison" in names:
             raise self.poison
-        return Result(call.parts, 0.0, 0.0, 0.0, call.n_items, "cpu", 1.0)
+        return Result(call.parts, 0.0, 0.0, self.inference_ms, call.n_items, "cpu", 1.0)
 
     def ask(self, *calls: Call) -> list[asyncio.Future[Result]]:
         return [self.courier.carry(one) for one in calls]
@@ -53,6 +54,26 @@ class Family:
         assert self.calls == [["first"]] * WINDOW
         return tasks
 
+    async def computing(self) -> tuple[asyncio.Event, list[asyncio.Future[Result]]]:
+        """One call is computed, and another waits to leave beside it; the event that ends the first, and both.
+
+        A tensor call is known to take three seconds.
+        """
+        self.inference_ms = 3000.0
+        before, beside = self.open, asyncio.Event()
+        tasks = self.ask(call("before"))
+        await settle()
+        self.open = beside
+        tasks += self.ask(call("computed"))
+        await settle()
+        self.open = asyncio.Event()
+        tasks += self.ask(call("next"))
+        before.set()
+        await tasks[0]
+        await settle()
+        assert self.calls == [["before"], ["computed"]]
+        return beside, tasks[1:]
+
 
 def run(check: Callable[[Family], Awaitable[None]]) -> None:
     async def main() -> None:
@@ -65,6 +86,51 @@ def run(check: Callable[[Family], Awaitable[None]]) -> None:
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def test_beside_a_call_that_is_computed_what_is_to_leave_waits_for_others() -> None:
+    async def check(family: Family) -> None:
+        beside, tasks = await family.computing()
+        tasks += family.ask(call("later"))
+        await settle()
+        assert len(family.calls) == 2
+        beside.set()
+        family.open.set()
+        await asyncio.gather(*tasks)
+        assert family.calls[2:] == [["next", "later"]]
+
+    run(check)
+
+
+def test_it_waits_a_moment_only() -> None:
+    async def check(family: Family) -> None:
+        _, tasks = await family.computing()
+        family.open.set()
+        await tasks[1]
+        assert not tasks[0].done(), "the other is computed still"
+
+    run(check)
+
+
+def test_a_full_call_leaves_at_once() -> None:
+    async def check(family: Family) -> None:
+        await family.computing()
+        family.ask(*(call(str(number)) for number in range(CAP - 1)))
+        await settle()
+        assert [len(names) for names in family.calls[2:]] == [CAP]
+
+    run(check)
+
+
+def test_when_nothing_is_computed_any_more_the_next_call_leaves_at_once() -> None:
+    async def check(family: Family) -> None:
+        beside, tasks = await family.computing()
+        beside.set()
+        await tasks[0]
+        await settle()
+        assert family.calls[2:] == [["next"]]
+
+    run(check)
 
 
 def test_a_call_of_no_series_is_answered() -> None:
