@@ -20,6 +20,7 @@ from deployments.family import Family, FamilyConfig
 from deployments.ingress import metrics
 from deployments.ingress.service import Ingress, IngressConfig
 from deployments.ingress.turns import Gpus
+from deployments.logs import in_sight
 from deployments.routing import router_config
 from deployments.scaling import fits
 from tollama import settings as settings_module
@@ -198,7 +199,7 @@ def _logging(settings: Settings) -> dict[str, Any]:
         "enable_access_log": False,
         "log_level": settings.log_level,
         "encoding": settings.log_format.upper(),
-        "logs_dir": str(Home(settings.home).logs / SERVE_LOGS),
+        "logs_dir": in_sight(Home(settings.home).logs / SERVE_LOGS),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,11 +20,17 @@ import ray
 import yaml
 from pydantic import ValidationError
 from ray import serve
+from ray._private import parameter
+from ray._private.parameter import RayParams
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from ray.serve.scripts import cli
 
 from deployments.app import GraphArgs
 from deployments.ingress.starting import APP
+from deployments.logs import in_sight
 from deployments.scaling import Policy
+from tollama.logs import SERVE_LOGS
+from tollama.store import Home
 
 POLL_S = 0.5
 TRIES = 3
@@ -52,12 +59,32 @@ def main(config: str, note: str, *options: str) -> None:
     Path(note).write_text(json.dumps({"dashboard": context.dashboard_url}))
     threading.Thread(target=_end_when_deploying_fails, daemon=True).start()
     # `serve run` gives the file's logging to applications only, not to Serve's own controller and proxy.
-    started = {name: graph[name] for name in ("proxy_location", "http_options", "logging_config") if name in graph}
-    serve.start(**started)
+    started = {name: graph[name] for name in ("proxy_location", "http_options") if name in graph}
+    logs_dir = in_sight(Home(Path(application["args"]["home"])).logs / SERVE_LOGS)
+    serve.start(**started, logging_config={**graph.get("logging_config", {}), "logs_dir": logs_dir})
     cli(["run", config])
 
 
+class _Parameters(RayParams):
+    """Ray's own, but for the port of its agent: ``ray.init`` always takes the same, and where another cluster has that
+    the dashboard gets no logs, and Ray starts 3 s later."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.dashboard_agent_listen_port = _agent_port()
+
+
+def _agent_port() -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", DEFAULT_DASHBOARD_AGENT_LISTEN_PORT))
+        except OSError:
+            probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
 def _new_cluster(*, dashboard: bool) -> Any:
+    parameter.RayParams = _Parameters  # type: ignore[misc]
     for left in reversed(range(TRIES)):
         try:
             return ray.init(

@@ -7,11 +7,18 @@ on the handlers, since what libraries print arrives there too. Imports only what
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
+
+import ray
 
 from tollama.redaction import text
 
 SERVE = "ray.serve"
+LINK = "tollama"
+"""The link in the folder of Ray's logs."""
 REQUEST: ContextVar[str] = ContextVar("request", default="")
 """The id of the request that is worked for; in a family those of all that travelled together, by commas."""
 
@@ -41,3 +48,13 @@ def install() -> None:
     for handler in logging.getLogger(SERVE).handlers:
         if not any(isinstance(one, Lines) for one in handler.filters):
             handler.addFilter(Lines())
+
+
+def in_sight(folder: Path) -> str:
+    """``folder`` by a path below Ray's own logs, for Serve to write to: the dashboard shows no file from elsewhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context = ray.get_runtime_context()
+    link = Path(context.get_temp_dir(), context.get_session_name(), "logs", LINK)
+    with suppress(FileExistsError):  # made for a graph that was built before
+        link.symlink_to(folder)
+    return str(link if os.path.realpath(link) == os.path.realpath(folder) else folder)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tollama.errors import ConfigError
-from tollama.logs import SERVE_LOGS, retain, rotation
+from tollama.logs import retain, rotation
 from tollama.network import require_guarded
 from tollama.paths import data
 from tollama.redaction import text
@@ -111,7 +111,6 @@ def render(config: Path, settings: Settings) -> str:
     graph.setdefault("logging_config", {}).update(
         encoding=settings.log_format.upper(),
         log_level=settings.log_level,
-        logs_dir=str(settings.home / "logs" / SERVE_LOGS),
     )
     arguments = application.setdefault("args", {})
     arguments["home"] = str(settings.home)
