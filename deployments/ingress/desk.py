@@ -7,7 +7,8 @@ answered in a process of its own and ``/v1/health`` stays fast.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from deployments.ingress.guard import Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Build, Installing
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.outcomes import Gone
 from deployments.ingress.supervision import Supervision
 from tollama import forecasting
 from tollama.catalog import Catalog
-from tollama.errors import Internal, RunnerUnavailable
+from tollama.errors import DeadlineExceeded, Internal, RunnerUnavailable
 from tollama.forecasting import Outcome, Prepared
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings
@@ -30,6 +32,8 @@ BIG_BODY = 250_000
 """Bytes of a body from which it is handled in the second process."""
 BIG_ANSWER = 100_000
 """Numbers of an answer from which it is written in the second process."""
+LOOK_S = 0.5
+"""How often it is looked whether the client of a big body is still there."""
 
 
 @dataclass(slots=True)
@@ -71,11 +75,22 @@ class Desk:
             client.check(adapter, requires)
         return build
 
-    async def prepare(self, body: bytes) -> Prepared:
-        """The checked request. Big ones come back with their frames sealed."""
+    async def prepare(self, body: bytes, gone: Callable[[], Awaitable[bool]]) -> Prepared:
+        """The checked request. Big ones come back with their frames sealed; they wait for one another, for as long as a
+        request may take and its client is there (``gone`` tells when not)."""
         if len(body) < BIG_BODY:
             return forecasting.prepare(body, self.catalog, self.settings)
-        prepared: Prepared = await self._elsewhere(second.prepare, body)
+        coming = asyncio.ensure_future(self._elsewhere(second.prepare, body))
+        end = time.monotonic() + self.settings.request_timeout
+        try:
+            while not (await asyncio.wait({coming}, timeout=LOOK_S))[0]:
+                if await gone():
+                    raise Gone
+                if time.monotonic() > end:
+                    raise DeadlineExceeded("The request was still waiting to be read when its time ran out.")
+            prepared: Prepared = coming.result()
+        finally:
+            coming.cancel()
         return prepared
 
     async def answer(self, prepared: Prepared, outcome: Outcome) -> bytes:

@@ -12,28 +12,28 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from ray.exceptions import RayActorError, RayError, TaskCancelledError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.exceptions import RayError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.blackbox import Death
-from deployments.ingress.courier import CAP, GPU_CAP, Courier, ModelFailed
+from deployments.failures import MEMORY
+from deployments.ingress.courier import CAP, GPU_CAP, Courier
 from deployments.ingress.metrics import FamilyMetrics
+from deployments.ingress.outcomes import Died, Gone, NotTried, faults, opened
+from deployments.ingress.relief import Relief
 from deployments.ingress.starting import Starting
 from deployments.ingress.supervision import Supervision
 from deployments.ingress.turns import Turns
-from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
+from deployments.messages import Call, Progress, Result, pack
 from tollama.errors import (
     DeadlineExceeded,
     QueueFull,
     RunnerFailed,
     RunnerUnavailable,
-    from_record,
 )
 from tollama.families import FamilySpec
 from tollama.runtimes import Runtimes
-from tollama.seam import SEAM_VERSION
-from tollama.version import __version__
 
 logger = logging.getLogger("ray.serve")
 
@@ -41,15 +41,9 @@ LOOK_S = 0.5
 """How often one who waits looks whether its client is still there and its family has not failed to start."""
 STARTING_AFTER_S = 0.2
 """A replica that runs accepts a request at once; one that has not by then is being started."""
+AGAIN_S = 0.1
+"""What has to change before a call is sent again takes longer than that."""
 ASK_TIMEOUT_S = 2.0
-
-
-class Gone(Exception):
-    """The client went away; there is nobody to answer."""
-
-
-class _Died(Exception):
-    """The process that had the call is gone."""
 
 
 class FamilyClient:
@@ -64,6 +58,8 @@ class FamilyClient:
         supervision: Supervision,
         max_queue: int,
         turns: Turns,
+        starting: Starting,
+        relief: Relief,
         metrics: FamilyMetrics,
         replicas: int = 1,
     ) -> None:
@@ -80,8 +76,10 @@ class FamilyClient:
         self._stream: Callable[[str], Any] = cache(lambda model: stream.options(session_id=model))
         self._courier = Courier(self._send, replicas, GPU_CAP if spec.name in turns.gpus.shares else CAP)
         self._handle = handle
-        self._starting = Starting(spec.name, turns)
+        self._starting = starting
         self._turns = turns
+        self._relief = relief
+        self._cramped: str | None = None
 
     @property
     def refused(self) -> str | None:
@@ -122,10 +120,21 @@ class FamilyClient:
                 hint="Use the version of tollama that the model was made for.",
             )
 
+    def admit(self, model: str) -> None:
+        """Raise what a request to ``model`` would be refused with at once: the queue is full, the family or the model
+        is held back."""
+        if self.waiting >= self._max_queue:
+            raise QueueFull(
+                f"The queue of the family {self.spec.name!r} is full ({self._max_queue} requests).", retry_after=1
+            )
+        if pause := self._starting.pause:
+            raise self._cannot_start(pause)
+        self._supervision.check(model)
+
     async def forecast(self, call: Call, gone: Callable[[], Awaitable[bool]]) -> Result:
         """The family's answer, by the call's deadline. ``gone`` tells whether the client has disconnected."""
         came = time.time()
-        with self._in_queue(), self._supervision.gate(call.model):
+        with self._in_queue(call.model):
             coming = self._courier.carry(call)
             try:
                 result: Result = await self._watched(coming, call.deadline, gone)
@@ -136,56 +145,55 @@ class FamilyClient:
             return result
 
     async def _send(self, call: Call) -> Result:
-        sent = time.time()
-        call = replace(call, id=secrets.token_hex(8))
-        try:
-            return await self._once(call)
-        except _Died:
-            await self._require_unstarted(call, sent)
-        return await self._once(replace(call, id=secrets.token_hex(8)), last=True)
+        """Once; and again for as long as the call is not computed and somebody waits for it."""
+        attempt = 0
+        while True:
+            # Others may have shown, while these waited, that the model ends every process.
+            self._supervision.check(call.model)
+            sent, call = time.time(), replace(call, id=secrets.token_hex(8))
+            try:
+                return await self._once(call)
+            except (Died, NotTried) as failure:
+                await self._require_untried(call, sent, failure, attempt)
+            attempt += 1
 
-    async def _once(self, call: Call, last: bool = False) -> Result:
+    async def _once(self, call: Call) -> Result:
         await self._turns.mine(self.spec.name)
         response = self._forecast(call.model).remote(pack(call))
         self.in_flight += len(call.parts)
         try:
-            with self._faults():
+            with faults(self.spec.name):
                 blob = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
-        except _Died:
-            if last:
-                raise self._died(None) from None
-            raise
         finally:
             self.in_flight -= len(call.parts)
         self._starting.answered()
-        message: Result | Refusal = self._open(blob)
-        if isinstance(message, Refusal):
-            error = from_record(message.record)
-            raise ModelFailed(error) if message.alone and isinstance(error, RunnerFailed) else error
+        message: Result = opened(blob, self.spec.name, alone=True)
         self._metrics.answered(call, message)
         return message
 
     async def stream(self, call: Call) -> AsyncGenerator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
-        with self._in_queue(), self._supervision.gate(call.model):
-            sent = time.time()
-            first = replace(call, id=secrets.token_hex(8))
-            try:
-                async with aclosing(self._lines(first, sent)) as messages:
-                    async for message in messages:
-                        yield message
-                return
-            except _Died:
-                await self._require_unstarted(first, sent)
-            try:
-                async with aclosing(self._lines(replace(call, id=secrets.token_hex(8)), sent)) as messages:
-                    async for message in messages:
-                        yield message
-            except _Died:
-                raise self._died(None) from None
+        with self._in_queue(call.model):
+            came = time.time()
+            attempt = 0
+            while True:
+                self._supervision.check(call.model)
+                sent, call = time.time(), replace(call, id=secrets.token_hex(8))
+                try:
+                    async with aclosing(self._lines(call, came)) as messages:
+                        async for message in messages:
+                            yield message
+                    return
+                except (Died, NotTried) as failure:
+                    again = asyncio.ensure_future(self._require_untried(call, sent, failure, attempt))
+                    try:
+                        await self._watched(again, call.deadline)
+                    finally:
+                        again.cancel()
+                attempt += 1
 
     async def _lines(self, call: Call, came: float) -> AsyncGenerator[Progress | Result]:
         turn = asyncio.ensure_future(self._turns.mine(self.spec.name))
@@ -206,12 +214,10 @@ class FamilyClient:
                         if not task.done():
                             yield Progress("starting runner")
                         accepted = True
-                    with self._faults():
+                    with faults(self.spec.name):
                         blob = await self._watched(task, call.deadline)
                     self._starting.answered()
-                    message = self._open(blob)
-                    if isinstance(message, Refusal):
-                        raise from_record(message.record)
+                    message = opened(blob, self.spec.name)
                 finally:
                     task.cancel()
                 if isinstance(message, Progress) and message.status == "accepted":
@@ -228,11 +234,23 @@ class FamilyClient:
             with suppress(Exception):
                 response.cancel()
 
-    async def _require_unstarted(self, call: Call, sent: float) -> None:
-        """Return when a call whose process died was not being computed, and may be sent once more."""
-        death = await self._supervision.inquest(self.spec.name, call.model, call.id, sent)
-        if death is not None:
-            raise self._died(death)
+    async def _require_untried(self, call: Call, sent: float, failure: Died | NotTried, attempt: int) -> None:
+        """Return when a call that failed was not computed and is to be sent again, a moment later. Where nothing tells
+        whether it was computed, that is done once."""
+        if isinstance(failure, Died):
+            try:
+                death = await self._supervision.inquest(self.spec.name, call.model, call.id, sent)
+            except LookupError:
+                if attempt:
+                    raise self._died(None) from None
+            else:
+                if death is not None:
+                    raise self._died(death)
+        elif failure.cause == MEMORY:
+            if not await self._relief.make_room(self.spec.name, failure.error.detail):
+                raise failure.error
+            self._cramped = str(failure.error)
+        await asyncio.sleep(AGAIN_S)
 
     def _died(self, death: Death | None) -> RunnerFailed:
         why = {"hang": "was ended because it hung", "cuda": "lost its GPU", "oom": "ran out of memory"}
@@ -243,32 +261,43 @@ class FamilyClient:
         )
 
     async def ask(self, method: str, *args: Any) -> list[Any]:
-        """The answers of every running replica to a control verb; without a replica none, and none is started."""
+        """The answers of the running replicas to a control verb; without a replica none, and none is started."""
+        return (await self.asked(method, *args))[0]
+
+    async def asked(self, method: str, *args: Any) -> tuple[list[Any], int]:
+        """The answers, and how many replicas live and did not answer in time. One that died a moment ago has nothing to
+        say."""
+        response, end = self._handle.broadcast(method, *args), time.monotonic() + ASK_TIMEOUT_S
         try:
-            response = self._handle.broadcast(method, *args)
-            answers = await response.results_async(timeout_s=ASK_TIMEOUT_S, return_exceptions=True)
-            # One that died a moment ago has nothing to say, and the others have.
-            return [answer for answer in answers if not isinstance(answer, BaseException)]
+            # Serve's own way of collecting has no answer at all where one replica has none.
+            replicas = await asyncio.wait_for(response._fetch_replica_results_async(), ASK_TIMEOUT_S)
         except (DeploymentUnavailableError, RayError, TimeoutError, RayServeException):
-            return []
+            return [], 0
+        if not replicas:
+            return [], 0
+        answers: list[Any] = replicas
+        tasks = [asyncio.ensure_future(one.get_async()) for one in answers]
+        done, silent = await asyncio.wait(tasks, timeout=max(0.0, end - time.monotonic()))
+        for task in silent:
+            task.cancel()
+        return [task.result() for task in done if task.exception() is None], len(silent)
 
     def _cold_start(self) -> None:
         self._metrics.cold_start()
         logger.info("a process of the family %s was started for the request", self.spec.name)
 
     @contextmanager
-    def _in_queue(self) -> Iterator[None]:
-        if self.waiting >= self._max_queue:
-            raise QueueFull(
-                f"The queue of the family {self.spec.name!r} is full ({self._max_queue} requests).", retry_after=1
-            )
+    def _in_queue(self, model: str) -> Iterator[None]:
+        self.admit(model)
         self.waiting += 1
         try:
-            yield
+            with self._supervision.gate(model):
+                yield
         finally:
             self.waiting -= 1
             if not self.waiting:
                 self._turns.forget(self.spec.name)
+                self._cramped = None
 
     async def _watched(
         self, task: asyncio.Future[Any], deadline: float, gone: Callable[[], Awaitable[bool]] | None = None
@@ -277,7 +306,7 @@ class FamilyClient:
         while True:
             left = deadline - time.time()
             if left <= 0:
-                why = self._turns.shortage(self.spec.name)
+                why = self._turns.shortage(self.spec.name) or self._cramped
                 raise DeadlineExceeded(
                     f"The request's timeout ran out before the forecast was ready{f': {why}' if why else ''}."
                 )
@@ -286,38 +315,15 @@ class FamilyClient:
                 return task.result()
             if gone is not None and await gone():
                 raise Gone
-            if (reason := await self._starting.look()) is not None:
-                raise RunnerUnavailable(
-                    f"The family {self.spec.name!r} cannot start: {reason}.",
-                    hint=f"tollama runtime repair {self.spec.name}",
-                )
+            if await self._starting.look() is not None:
+                raise self._cannot_start(self._starting.pause)
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        """Serve's and Ray's exceptions as ours."""
-        try:
-            yield
-        except BackPressureError:
-            raise QueueFull(f"The queue of the family {self.spec.name!r} is full.", retry_after=1) from None
-        except DeploymentUnavailableError:
-            raise RunnerUnavailable(
-                f"The family {self.spec.name!r} failed to start.", hint=f"tollama runtime repair {self.spec.name}"
-            ) from None
-        except (RayActorError, TaskCancelledError):
-            raise _Died from None
-        except RayError as error:
-            raise RunnerFailed(f"The family {self.spec.name!r} failed: {type(error).__name__}.") from error
-
-    def _open(self, blob: bytes) -> Any:
-        message = unpack(blob)
-        if isinstance(message, Progress):
-            return message
-        if message.identity != (__version__, SEAM_VERSION):
-            raise RunnerUnavailable(
-                f"The family {self.spec.name!r} runs tollama {message.identity[0]}, this server is {__version__}.",
-                hint="Restart the server.",
-            )
-        return message
+    def _cannot_start(self, pause: float) -> RunnerUnavailable:
+        return RunnerUnavailable(
+            f"The family {self.spec.name!r} cannot start: {self._starting.failure}.",
+            hint=f"tollama runtime repair {self.spec.name}",
+            retry_after=max(1.0, pause),
+        )
 
 
 async def _next(lines: AsyncIterator[bytes]) -> bytes:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from deployments.ingress.families import Gone
+from deployments.ingress.outcomes import Gone
 from tollama.contract import faults
 from tollama.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, QueueFull, TollamaError
 from tollama.redaction import redacted

@@ -32,10 +32,12 @@ def routes(desk: Desk) -> APIRouter:
 
     async def forecast(request: Request, stream: bool) -> Response:
         start = Clock()
-        ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        ready = await desk.prepare(await body.read(request, desk.settings.max_body), request.is_disconnected)
         request.state.model = ready.model
         build = desk.check(ready.family, ready.adapter, ready.requires)
         if stream if ready.stream is None else ready.stream:
+            if build is None and ready.n_items:
+                desk.family(ready.family).admit(ready.model)  # while it can still be said by the status
             lines = _lines(desk, ready, start, request, build)
             return StreamingResponse(lines, media_type="application/x-ndjson")
         answer = await _ask(desk, ready, start, request, build)
@@ -54,7 +56,7 @@ def routes(desk: Desk) -> APIRouter:
     @docs.post(router, "/api/validate", "/v1/validate", body=ForecastRequest, answer=Validation)
     async def validate(request: Request) -> Response:
         """Every check of a forecast request, without the forecast."""
-        ready = await desk.prepare(await body.read(request, desk.settings.max_body))
+        ready = await desk.prepare(await body.read(request, desk.settings.max_body), request.is_disconnected)
         request.state.model = ready.model
         return JSONResponse({"valid": True, "warnings": ready.warnings})
 
@@ -135,11 +137,12 @@ async def _lines(
             desk.family(ready.family).check(ready.adapter, ready.requires)
         result = None
         if ready.n_items:
-            async for message in desk.family(ready.family).stream(_call(ready, request, start)):
-                if isinstance(message, Progress):
-                    yield _line(_progress(message))
-                else:
-                    result = message
+            async with aclosing(desk.family(ready.family).stream(_call(ready, request, start))) as messages:
+                async for message in messages:
+                    if isinstance(message, Progress):
+                        yield _line(_progress(message))
+                    else:
+                        result = message
         answer = await _written(desk, ready, _outcome(ready, result, start), start)
         yield b'{"done":true,"response":' + answer + b"}\n"
     except TollamaError as error:

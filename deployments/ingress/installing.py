@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from deployments.ingress.families import Gone
+from deployments.ingress.outcomes import Gone
 from tollama.errors import DeadlineExceeded, QueueFull, RunnerUnavailable
 from tollama.families import FamilySpec
 from tollama.runtime_build import failure

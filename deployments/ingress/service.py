@@ -27,6 +27,8 @@ from deployments.ingress.guard import Guarded, Identified, Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Installing
 from deployments.ingress.measured import Measured
+from deployments.ingress.relief import Relief
+from deployments.ingress.starting import Controller, Starting
 from deployments.ingress.supervision import Supervision
 from deployments.ingress.turns import TURNS, Gpus, Turns
 from tollama import settings as settings_module
@@ -73,13 +75,22 @@ class IngressImpl:
         turns = Turns(config.gpus, home.run / TURNS)
         supervision = Supervision(home.run / BLACK_BOXES, settings.restart_max, settings.restart_backoff)
         kept = metrics.Metrics(home.run / metrics.FOLDER, handles)
-        limit = settings.max_queue
-        clients = {
-            name: FamilyClient(
-                specs[name], handle, runtimes, supervision, limit, turns, kept.family(name), config.replicas[name]
+        controller = Controller()
+        clients: dict[str, FamilyClient] = {}
+        relief = Relief(clients)
+        for name, handle in handles.items():
+            clients[name] = FamilyClient(
+                specs[name],
+                handle,
+                runtimes,
+                supervision,
+                settings.max_queue,
+                turns,
+                Starting(name, turns, controller, settings.restart_backoff),
+                relief,
+                kept.family(name),
+                config.replicas[name],
             )
-            for name, handle in handles.items()
-        }
         installing = None
         if settings.auto_install_runtimes:
             installing = Installing(runtimes, partial(install_in_child, runtimes=runtimes), settings.max_queue)

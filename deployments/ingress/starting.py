@@ -6,11 +6,12 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 
 from ray import serve
 from ray.serve.schema import DeploymentStatusOverview
 
+from deployments.ingress.supervision import MOST_BACKOFF_S
 from deployments.ingress.turns import Turns
 
 APP = "tollama"
@@ -24,32 +25,70 @@ ANSWER_S = 2.0
 """The controller's time to answer."""
 
 
+class Controller:
+    """Serve's controller as one ingress replica asks it: one look at a time, whoever waits for it, in a thread that
+    nobody else needs, since a controller that is away holds it for as long as it likes."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
+        self._looked = -math.inf
+        self._looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]] | None = None
+        self._found: Mapping[str, DeploymentStatusOverview] = {}
+
+    async def look(self) -> Mapping[str, DeploymentStatusOverview]:
+        """Every deployment as it was within the last ``LOOK_S``; older, or none, while the controller is away."""
+        if self._looking is None and time.monotonic() - self._looked >= LOOK_S:
+            self._looked = time.monotonic()
+            self._looking = asyncio.get_running_loop().run_in_executor(self._thread, _deployments)
+            self._looking.add_done_callback(self._seen)
+        if self._looking is not None:
+            await asyncio.wait({self._looking}, timeout=ANSWER_S)
+        return self._found
+
+    def _seen(self, looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]]) -> None:
+        self._looking = None
+        if not looking.cancelled() and looking.exception() is None:
+            self._found = looking.result()
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._thread.shutdown(wait=False)
+
+
 class Starting:
     """One family; ``turns`` is told who has its share of a GPU. ``failure`` is why the family failed to start, as it
-    was last seen."""
+    was last seen; ``backoff`` the seconds for which nobody tries it again after that, doubling with each time."""
 
-    def __init__(self, family: str, turns: Turns) -> None:
+    def __init__(self, family: str, turns: Turns, controller: Controller, backoff: float) -> None:
         self.failure: str | None = None
         self._family = family
         self._turns = turns
-        self._looked = self._answered = -math.inf
+        self._controller = controller
+        self._backoff = backoff
+        self._failures = 0
+        self._paused = self._answered = -math.inf
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which the family is not to be started, since it failed to a moment ago; 0 else."""
+        return max(0.0, self._paused - time.monotonic())
 
     def answered(self) -> None:
         """The family gave an answer, so it runs and has what it needs."""
         self._answered = time.monotonic()
         self.failure = None
+        self._failures = 0
         self._turns.forget(self._family)
 
     async def look(self) -> str | None:
         """Why the family fails to start, or None while it does not."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK_S and now - self._answered >= RUNS_S:
-            self._looked = now
-            # A controller that is away for a moment tells nothing; the deadline goes on all the same.
-            with suppress(Exception):
-                found = await asyncio.wait_for(asyncio.to_thread(_deployments), ANSWER_S)
-                self.failure = _failed_start(found.get(self._family))
-                self._turns.look(self._family, {name: _using(found[name]) for name in found})
+        if time.monotonic() - self._answered >= RUNS_S and (found := await self._controller.look()):
+            before, self.failure = self.failure, _failed_start(found.get(self._family))
+            if self.failure is not None and before is None:
+                # The exponent is bounded: a float overflows at 1024.
+                self._paused = time.monotonic() + min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(self._failures, 30))
+                self._failures += 1
+            self._turns.look(self._family, {name: _using(found[name]) for name in found})
         return self.failure
 
 

@@ -86,7 +86,8 @@ class Supervision:
 
     async def inquest(self, family: str, model: str, call: str, since: float) -> Death | None:
         """The death that the call of this id, sent at ``since`` (epoch seconds), died of; None when it was not being
-        computed. To be asked when the call's process is known to have died."""
+        computed. To be asked when the call's process is known to have died. Raises LookupError when no death of the
+        family is on record."""
         end = time.monotonic() + INQUEST_S
         while True:
             self.look()
@@ -94,35 +95,49 @@ class Supervision:
             for death in possible:
                 if death.of(model, call):
                     return death
-            if possible or time.monotonic() > end:
+            if possible:
                 return None
+            if time.monotonic() > end:
+                raise LookupError
             await asyncio.sleep(0.02)
+
+    def check(self, model: str) -> bool:
+        """Whether requests to the model are to be tried one at a time, after too many deaths. Raises
+        :class:`RunnerUnavailable` while it is not to be tried at all."""
+        past = self._models.get(model)
+        if past is None or past.deaths < self._restart_max or past.sound:
+            return False
+        now = self._clock()
+        if now - past.last > FORGET_S:
+            del self._models[model]
+            return False
+        # The exponent is bounded: a float overflows at 1024.
+        wait = min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(past.deaths - self._restart_max, 30))
+        if (left := past.last + wait - now) > 0:
+            raise _held_back(model, past, left)
+        return True
 
     @contextmanager
     def gate(self, model: str) -> Iterator[None]:
         """A request to ``model`` within. Raises :class:`RunnerUnavailable` while the model is not to be tried."""
-        past = self._models.get(model)
-        if past is None or past.deaths < self._restart_max or past.sound:
+        if not self.check(model):
             yield
             return
-        now = self._clock()
-        if now - past.last > FORGET_S:
-            del self._models[model]
-            yield
-            return
-        # The exponent is bounded: a float overflows at 1024.
-        wait = min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(past.deaths - self._restart_max, 30))
-        left = past.last + wait - now
-        if left > 0 or past.trying:
-            times = "once" if past.deaths == 1 else f"{past.deaths} times"
-            raise RunnerUnavailable(
-                f"The model {model!r} has ended its process {times}; it is tried again in {max(1, round(left))} s.",
-                hint="The server's log has the cause. Other models are served.",
-                retry_after=max(1.0, left),
-            )
+        past = self._models[model]
+        if past.trying:
+            raise _held_back(model, past, 1.0)
         past.trying = True
         try:
             yield
             past.sound = True
         finally:
             past.trying = False
+
+
+def _held_back(model: str, past: _Past, left: float) -> RunnerUnavailable:
+    times = "once" if past.deaths == 1 else f"{past.deaths} times"
+    return RunnerUnavailable(
+        f"The model {model!r} has ended its process {times}; it is tried again in {max(1, round(left))} s.",
+        hint="The server's log has the cause. Other models are served.",
+        retry_after=max(1.0, left),
+    )

@@ -21,16 +21,17 @@ class Family:
     def __init__(self, answer: list[Any] | Exception) -> None:
         self.answer = answer
         self.slow: asyncio.Event | None = None
-        self.asked = 0
+        self.times = 0
+        self.silent = 0
 
-    async def ask(self, method: str, *args: Any) -> list[Any]:
-        self.asked += 1
+    async def asked(self, method: str, *args: Any) -> tuple[list[Any], int]:
+        self.times += 1
         assert method == "report"
         if self.slow is not None:
             await self.slow.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return self.answer, self.silent
 
 
 Test = Callable[[Holdings, Family, Family], Awaitable[None]]
@@ -61,7 +62,7 @@ def test_one_that_hangs_has_its_last_word_and_is_asked_once(monkeypatch: pytest.
         torch.slow, torch.answer = asyncio.Event(), [{**TORCH, "replica": "torch-3"}]
         for _ in range(3):
             assert await all_.now() == {"mock": [MOCK], "torch": [TORCH]}
-        assert (mock.asked, torch.asked) == (4, 2)
+        assert (mock.times, torch.times) == (4, 2)
         torch.slow.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -90,5 +91,33 @@ def test_a_fault_in_asking_is_nobodys_failure() -> None:
         assert await all_.now() == {"mock": [MOCK]}
         torch.answer = [TORCH]
         assert await all_.now() == {"mock": [MOCK], "torch": [TORCH]}
+
+    run(test)
+
+
+def test_one_replica_that_is_silent_does_not_hide_its_siblings() -> None:
+    async def test(all_: Holdings, mock: Family, torch: Family) -> None:
+        second = {"replica": "torch-9", "models": []}
+        torch.answer = [TORCH, second]
+        await all_.now()
+        torch.answer, torch.silent = [{**TORCH, "models": ["new"]}], 1
+        assert (await all_.now())["torch"] == [{**TORCH, "models": ["new"]}, second]
+        torch.silent = 0
+        assert (await all_.now())["torch"] == [{**TORCH, "models": ["new"]}], "it is gone"
+
+    run(test)
+
+
+def test_who_is_patient_waits_once_for_one_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holdings, "WAIT_S", 0.01)
+
+    async def test(all_: Holdings, mock: Family, torch: Family) -> None:
+        await all_.now()
+        torch.slow, torch.answer = asyncio.Event(), [{**TORCH, "models": ["new"]}]
+        asyncio.get_running_loop().call_later(0.05, torch.slow.set)
+        assert (await all_.now(30))["torch"] == torch.answer, "waited for"
+        torch.slow = asyncio.Event()
+        await all_.now()
+        assert await asyncio.wait_for(all_.now(30), 10) == {"mock": [MOCK], "torch": torch.answer}, "known to be slow"
 
     run(test)

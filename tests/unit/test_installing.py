@@ -19,8 +19,9 @@ import psutil
 import pytest
 
 from deployments.ingress.desk import Desk
-from deployments.ingress.families import FamilyClient, Gone
+from deployments.ingress.families import FamilyClient
 from deployments.ingress.installing import RETRY_S, Build, Installing
+from deployments.ingress.outcomes import Gone
 from deployments.ingress.turns import Gpus, Turns
 from tollama import runtime_child
 from tollama.errors import DeadlineExceeded, QueueFull, RunnerUnavailable, TollamaError
@@ -237,7 +238,7 @@ def test_the_desk_has_a_runtime_built_only_where_the_setting_says_so(on: bool) -
         spec = replace(SPEC, adapters={"known": "module:Class"})
         unused = MagicMock()
         turns = Turns(Gpus(), Path("none"))
-        client = FamilyClient(spec, unused, world, unused, 1, turns, unused)  # type: ignore[arg-type]
+        client = FamilyClient(spec, unused, world, unused, 1, turns, unused, unused, unused)  # type: ignore[arg-type]
         desk = Desk(
             Settings(), unused, world, {"tiny": client}, unused, unused, unused, unused,  # type: ignore[arg-type]
             installing=world.installing if on else None,

@@ -115,7 +115,8 @@ def test_an_inquest_tells_the_computed_call_from_one_that_waited(world: World) -
         found = await world.supervision.inquest("f", "m", "computed", sent)
         assert found is not None
         assert await world.supervision.inquest("f", "m", "waited", sent) is None
-        assert await world.supervision.inquest("other", "m", "computed", sent) is None
+        with pytest.raises(LookupError):
+            await world.supervision.inquest("other", "m", "computed", sent)
         world.die(calls=[LOADING])
         assert await world.supervision.inquest("f", "m", "waited", sent) is not None
         assert await world.supervision.inquest("f", "sibling", "waited", sent) is None

@@ -1,0 +1,67 @@
+"""Which families give memory back when another one lacks it, and when there is nothing to hope for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from deployments.ingress.relief import Relief
+from deployments.memory import DEVICE, HOST
+
+
+def lacking(megabytes: float, **changes: Any) -> dict[str, Any]:
+    """The numbers of a refusal."""
+    return {"kind": HOST, "needed_mb": megabytes + 50, "available_mb": 50.0, "limit_mb": 10_000.0, **changes}
+
+
+def model(size: float, last_used: float, **changes: Any) -> dict[str, Any]:
+    return {"memory_mb": size, "last_used": last_used, "in_use": 0, "state": "loaded", **changes}
+
+
+class Family:
+    """One replica that holds models; ``spared`` is what it was asked to give back."""
+
+    def __init__(self, *models: dict[str, Any]) -> None:
+        self.models = list(models)
+        self.spared: list[float] = []
+
+    async def ask(self, method: str, *args: Any) -> list[Any]:
+        if method == "spare":
+            self.spared += args
+            return [args[0]]
+        return [{"models": self.models, "rss_mb": 100.0 + sum(one["memory_mb"] for one in self.models)}]
+
+
+def make_room(detail: Any, **families: Family) -> bool:
+    return asyncio.run(Relief(families).make_room("wants", detail))
+
+
+def test_the_least_recently_used_idle_models_of_all_families_go() -> None:
+    wants, a, b = Family(), Family(model(300, 5), model(200, 1)), Family(model(400, 3), model(900, 0, in_use=1))
+    assert make_room(lacking(500), wants=wants, a=a, b=b)
+    assert (a.spared, b.spared, wants.spared) == ([200], [400], [])
+
+
+def test_a_process_that_holds_nothing_is_asked_to_leave() -> None:
+    wants, empty, b = Family(), Family(), Family(model(400, 3))
+    assert make_room(lacking(300), wants=wants, empty=empty, b=b)
+    assert (empty.spared, b.spared) == ([0.0], [400])
+
+
+def test_those_in_use_are_waited_for() -> None:
+    busy = Family(model(900, 0, in_use=1), model(900, 1, state="loading"))
+    assert make_room(lacking(500), wants=Family(), busy=busy)
+    assert busy.spared == []
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [None, "text", lacking(5000), lacking(500, kind=DEVICE), lacking(500, limit_mb=400.0)],
+    ids=["none", "text", "more than all have", "another memory", "more than may be used"],
+)
+def test_there_may_be_nothing_to_hope_for(detail: Any) -> None:
+    idle = Family(model(900, 0))
+    assert not make_room(detail, wants=Family(), idle=idle)
+    assert idle.spared == []
