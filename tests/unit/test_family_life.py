@@ -178,9 +178,12 @@ def test_a_model_that_ran_out_of_memory_goes_though_there_is_always_somebody_to_
         assert await asyncio.to_thread(adapter.started.wait, 20)
         second = asyncio.ensure_future(ask(family, ["a"]))
         await true(lambda: family._calls == 2, "the second call")
-        adapter.gate.set()
+        gate, adapter.gate = adapter.gate, threading.Event()
+        gate.set()
         assert isinstance(await first, Result)
         third = asyncio.ensure_future(ask(family, ["b"]))
+        await true(lambda: family._calls == 2, "the third call")
+        adapter.gate.set()
         for answer in await asyncio.gather(second, third):
             assert isinstance(answer, Result)
         assert adapter.loads == ["m", "m"]
