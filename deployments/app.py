@@ -170,7 +170,7 @@ def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, gpus: Gpus) 
         spec.adapters,
         Placement(args.device, args.dtype, threads),
         settings.max_loaded_models,
-        slot=_slot(home) if spec.lock is not None else None,
+        slot=_slot(home) if spec.computes else None,
         black_boxes=str(home.run / BLACK_BOXES),
         gpu_share=share,
         max_memory_fraction=settings.max_memory_fraction,

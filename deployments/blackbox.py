@@ -12,17 +12,23 @@ import fcntl
 import json
 import mmap
 import os
+import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.failures import OOM
+from deployments.memory import killed
+
 BLACK_BOXES = "black-boxes"
 """Their folder in the run folder."""
 SIZE = 16_384
-"""Bytes of the file: about 400 calls travel together at most."""
+"""Bytes of the record: about 400 calls travel together at most."""
+KILLED = struct.Struct("=q")
+"""After the record: how many processes the kernel had killed for want of memory when this one was last well."""
 DEAD = ".dead"
 LOADING = "load"
 """In the place of a call's id while a model is loaded, whoever waits for it."""
@@ -32,8 +38,9 @@ KEEP_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """One process that ended without leaving properly. ``reason`` is ``crash`` unless the process said more before it
-    died (``hang``, ``cuda``, ``oom``, ``health``); ``model`` and ``calls`` are what it was computing, if anything."""
+    """One process that ended without leaving properly. ``reason`` is what the process said before it died (``hang``,
+    ``cuda``, ``health``), else ``oom`` when the kernel killed a process for want of memory about then, else ``crash``;
+    ``model`` and ``calls`` are what it was computing, if anything."""
 
     name: str
     family: str
@@ -60,11 +67,17 @@ class BlackBox:
         # Complete under another name first: a file that is seen is locked.
         fresh = self._path.with_name(f".{self._path.name}")
         self._file = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, SIZE)
+        os.ftruncate(self._file, SIZE + KILLED.size)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         os.replace(fresh, self._path)
-        self._map = mmap.mmap(self._file, SIZE)
+        self._map = mmap.mmap(self._file, SIZE + KILLED.size)
         self._write(None, ())
+        self.well()
+
+    def well(self) -> None:
+        """The process lives: whatever the kernel killed until now was another one."""
+        if self._map is not None:
+            self._map[SIZE:] = KILLED.pack(killed())
 
     @contextmanager
     def computing(self, model: str, calls: Sequence[str]) -> Iterator[None]:
@@ -80,7 +93,7 @@ class BlackBox:
         """Why this process is going to be ended; what it computes stays on record."""
         if self._map is not None and self._reason is None:
             self._reason = reason
-            record = _read(self._map[:])
+            record = _read(self._map[:SIZE])
             self._write(record.get("model"), record.get("calls", ()))
 
     def close(self) -> None:
@@ -93,13 +106,14 @@ class BlackBox:
             return
         record = {"reason": self._reason, "model": model, "calls": list(calls)}
         text = json.dumps(record).encode()
-        if len(text) >= SIZE:  # then none of these calls counts as started by this process
+        if len(text) >= SIZE - len(OOM):  # then none of these calls counts as started by this process
             text = json.dumps(record | {"calls": []}).encode()
         self._map[: len(text) + 1] = text + b"\0"
 
 
-def collect(folder: Path) -> tuple[list[Death], list[Death]]:
-    """The deaths on record in ``folder``, and those of them that nobody had found before."""
+def collect(folder: Path, kills: Callable[[], int] = killed) -> tuple[list[Death], list[Death]]:
+    """The deaths on record in ``folder``, and those of them that nobody had found before. ``kills`` is how many
+    processes the kernel has killed for want of memory."""
     now = time.time()
     deaths: list[Death] = []
     fresh: list[Death] = []
@@ -118,6 +132,7 @@ def collect(folder: Path) -> tuple[list[Death], list[Death]]:
                     continue
                 deaths.append(_death(path, at))
             elif _is_free(path):
+                _explain(path, kills())
                 dead = path.with_name(f"{path.name}-{int(now * 1e3)}{DEAD}")
                 os.rename(path, dead)  # of several ingress replicas one succeeds, and counts it
                 os.utime(dead, (now, now))
@@ -138,6 +153,16 @@ def _is_free(path: Path) -> bool:
     finally:
         os.close(file)
     return True
+
+
+def _explain(path: Path, kills: int) -> None:
+    """Note in the record of a dead process that the kernel killed it for want of memory, if so it seems."""
+    with open(path, "r+b") as file:
+        content = file.read()
+        record = _read(content[:SIZE])
+        if record.get("reason") is None and content[SIZE:] and kills > KILLED.unpack_from(content, SIZE)[0]:
+            file.seek(0)
+            file.write(json.dumps(record | {"reason": OOM}).encode() + b"\0")
 
 
 def _death(path: Path, at: float) -> Death:

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,12 @@ from tollama.version import __version__
 logger = logging.getLogger("ray.serve")
 
 HANG_GRACE_S = 5.0
-"""Seconds past its deadline after which a call counts as hung and the replica fails its health check."""
+"""Seconds past its deadline after which a call counts as hung and the replica ends itself."""
+CHORE_S = 60.0
+"""What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
+takes less than a second."""
+SENT_S = 0.2
+"""How long the answer of a call that found the GPU in a bad state has to leave the process before it ends itself."""
 TICK_S = 0.25
 """How often expiry is looked at while models are held."""
 
@@ -82,14 +88,14 @@ class Family:
         self._sick = False
         self._started = self._touched = time.time()
         self._calls = 0
-        self._busy_until: Callable[[], float] | None = None
+        self._busy_until: float | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     # The verbs that the ingress calls.
 
     async def forecast(self, blob: bytes) -> bytes:
         """A packed :class:`Call` -> a packed :class:`Result` or :class:`Refusal`."""
-        return pack(await self._answer(unpack(blob), lambda _: None))
+        return pack(await self._answer(blob, lambda _: None))
 
     async def forecast_stream(self, blob: bytes) -> AsyncIterator[bytes]:
         """The same, with packed :class:`Progress` lines before it."""
@@ -97,7 +103,7 @@ class Family:
         lines.put_nowait(Progress("accepted"))
 
         async def run() -> None:
-            lines.put_nowait(await self._answer(unpack(blob), lines.put_nowait))
+            lines.put_nowait(await self._answer(blob, lines.put_nowait))
 
         task = asyncio.ensure_future(run())
         try:
@@ -110,8 +116,8 @@ class Family:
             task.cancel()
 
     async def ps(self) -> list[dict[str, Any]]:
-        """The models here, loading or loaded: name, digest, expires (epoch seconds, inf is for ever), what they take
-        where they are held (``memory_mb``, and ``vram_mb`` if that is a GPU) ..."""
+        """The models here, loading or loaded: name, digest, expires (epoch seconds, inf is for ever), last_used, what
+        they take where they are held (``memory_mb``, and ``vram_mb`` if that is a GPU) ..."""
         now = time.time()
         return [
             {
@@ -119,6 +125,7 @@ class Family:
                 "digest": held.ref.digest,
                 "state": "loaded" if held.loaded else "loading",
                 "expires": held.until(now),
+                "last_used": held.last_used,
                 "in_use": held.users,
                 "memory_mb": held.took.get(self._memory.kind, held.took.get(HOST, 0.0)),
                 "vram_mb": held.took.get(DEVICE, 0.0),
@@ -138,6 +145,11 @@ class Family:
     async def drop(self, name: str) -> int:
         """Unload a model: at once if idle, else as soon as it is."""
         return await self._residency.drop(name)
+
+    async def spare(self, needed_mb: float) -> float:
+        """Unload idle models, whatever their keep_alive and the least recently used first, until ``needed_mb``
+        megabytes of the host's memory have been given back; returns how many were, as far as is known."""
+        return await self._residency.spare(needed_mb)
 
     async def report(self) -> dict[str, Any]:
         """What :meth:`ps` tells, and of which process, whether or not it holds anything; imports nothing."""
@@ -166,14 +178,14 @@ class Family:
         return {HELD: sorted({name for name, _ in self._residency.residents})}
 
     async def check_health(self) -> None:
-        """The ping: raises when the GPU went bad, so that Serve replaces this replica. One whose current call has
-        outlived every deadline ends itself: nothing could be waited for."""
+        """The ping: raises when an adapter finds that something is wrong, so that Serve replaces this replica. One
+        whose GPU went bad, or whose current work has outlived its limit, ends itself: nothing could be waited for."""
         if self._sick:
-            raise RuntimeError("the GPU's state is bad")
+            self._end(CUDA)
+        self._box.well()
         until = self._busy_until
-        if until is not None and time.time() > until() + HANG_GRACE_S:
-            self._box.blame("hang")
-            os.kill(os.getpid(), signal.SIGKILL)
+        if until is not None and time.time() > until + HANG_GRACE_S:
+            self._end("hang")
         for adapter in self._adapters.values():
             try:
                 adapter.ping()
@@ -187,7 +199,13 @@ class Family:
 
     # The work.
 
-    async def _answer(self, call: Call, report: Callable[[Progress], None]) -> Result | Refusal:
+    async def _answer(self, blob: bytes, report: Callable[[Progress], None]) -> Result | Refusal:
+        try:
+            call: Call = unpack(blob)
+        except Exception as error:
+            logger.exception("a call could not be read")
+            told = f"The family {self.config.name!r} could not read the request: {type(error).__name__}."
+            return Refusal(RunnerFailed(told).record, alone=False)
         REQUEST.set(call.request_id)
         self._calls += 1
         self._touched = time.time()
@@ -206,6 +224,8 @@ class Family:
         finally:
             self._calls -= 1
             self._touched = time.time()
+            if self._sick:
+                asyncio.get_running_loop().call_later(SENT_S, self._end, CUDA)
 
     async def _run(self, call: Call, report: Callable[[Progress], None]) -> Result:
         arrived = time.perf_counter()
@@ -247,7 +267,9 @@ class Family:
         if not self._memory.share:
             return self._memory.room()
         try:  # torch belongs in the worker thread
-            return await asyncio.get_running_loop().run_in_executor(self._worker, self._memory.room)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._worker, lambda: self._limited(time.time() + CHORE_S, self._memory.room)
+            )
         except Exception as error:
             logger.exception("the GPU's memory cannot be measured")
             if (cause := cause_of(error)) == CUDA:
@@ -271,35 +293,59 @@ class Family:
 
     async def _unload(self, resident: Resident) -> None:
         adapter = self._adapter(resident.ref.adapter)
-        await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, unloaded, resident, adapter)
+
+        def run() -> None:
+            with self._box.computing(resident.ref.name, ()):
+                self._limited(time.time() + CHORE_S, unloaded, resident, adapter)
+
+        await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, run)
 
     async def _compute(
         self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
     ) -> T:
-        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed.
-        ``what`` is the model and the call that it is for."""
-        until = deadline if callable(deadline) else lambda: deadline
+        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed by then,
+        or the caller has been cancelled. ``what`` is the model and the call that it is for."""
+        gone = threading.Event()
 
         def run() -> T:
             with self._slot:
                 # What waited past its deadline has nobody to answer to any more. Waiting is no hanging, so only what
-                # follows counts for the health check.
-                if time.time() > until():
+                # follows counts for the health check; and by the deadline of now: others who come to wait for a load
+                # must not put off the end of one that hangs.
+                until = deadline() if callable(deadline) else deadline
+                if gone.is_set() or time.time() > until:
                     raise DeadlineExceeded("The request's timeout ran out before its turn came.")
                 self._require_gpu()
-                self._busy_until = until
-                try:
-                    with self._box.computing(what[0], what[1:]):
-                        try:
-                            return work(*args)
-                        except Refused as refused:
-                            if refused.cause == CUDA:
-                                self._condemn()
-                            raise
-                finally:
-                    self._busy_until = None
+                with self._box.computing(what[0], what[1:]):
+                    try:
+                        return self._limited(until, work, *args)
+                    except Refused as refused:
+                        if refused.cause == CUDA:
+                            self._condemn()
+                        raise
 
-        return await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, run)
+        job = self._worker.submit(copy_context().run, run)
+        done = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            gone.set()
+            job.cancel()
+            await asyncio.wait({done})  # while it is computed the model is in use, and so is this replica
+            raise
+
+    def _limited(self, until: float, work: Callable[..., T], *args: Any) -> T:
+        """``work``, which counts as hung from ``until`` on."""
+        self._busy_until = until
+        try:
+            return work(*args)
+        finally:
+            self._busy_until = None
+
+    def _end(self, reason: str) -> None:
+        """This process, at once; its record says why."""
+        self._box.blame(reason)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _condemn(self) -> None:
         """The GPU's state is bad: compute no more, and have this process replaced."""
@@ -336,5 +382,8 @@ class Family:
     async def _tick(self) -> None:
         await asyncio.sleep(TICK_S)
         while self._residency.residents:
-            await self._residency.expire()
+            try:
+                self._residency.expire()
+            except Exception:  # without traffic, nobody would start another ticker
+                logger.exception("expiry failed")
             await asyncio.sleep(TICK_S)

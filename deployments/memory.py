@@ -193,26 +193,49 @@ def host(fraction: float, proc: Path = Path("/proc"), cgroups: Path = Path("/sys
     return Space(min(limit for limit, _ in limits), min(limit - used for limit, used in limits))
 
 
+def killed(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes the kernel has killed for want of memory so far: of our control group if that counts them,
+    else of the whole host."""
+    groups = [group / ("memory.events" if modern else "memory.oom_control") for modern, group in _around(proc, cgroups)]
+    for counter in (*groups, proc / "vmstat"):
+        with suppress(OSError, ValueError, KeyError):
+            return int(_numbers(counter)["oom_kill"])
+    return 0
+
+
 def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:
     """Limit and use (bytes, without the files that the kernel could drop) of each control group around us."""
+    for modern, group in _around(proc, cgroups):
+        names = ("memory.max", "memory.current") if modern else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        prefix = "" if modern else "total_"
+        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+            limit, used = (int((group / name).read_text()) for name in names)
+            stat = _numbers(group / "memory.stat")
+            yield limit, used - int(stat[f"{prefix}inactive_file"]) - int(stat[f"{prefix}active_file"])
+
+
+def _around(proc: Path, cgroups: Path) -> Iterator[tuple[bool, Path]]:
+    """The folders of the control groups around us that may know of memory, the innermost first, each with whether it
+    is of version 2."""
     try:
         rows = [row.split(":", 2) for row in (proc / "self/cgroup").read_text().splitlines()]
     except OSError:
         return
     for _, controllers, path in rows:
-        if not controllers:  # version 2
-            root, names, prefix = cgroups, ("memory.max", "memory.current"), ""
+        if not controllers:
+            root = cgroups
         elif "memory" in controllers.split(","):
-            root, names, prefix = cgroups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"
+            root = cgroups / "memory"
         else:
             continue
         inner = root / path.lstrip("/")
         # A container may see its own group at the root, whatever the path says.
         for group in (inner, *(parent for parent in inner.parents if parent.is_relative_to(root))):
-            with suppress(OSError, ValueError, KeyError):  # "max" is no limit
-                limit, used = (int((group / name).read_text()) for name in names)
-                stat = dict(row.split() for row in (group / "memory.stat").read_text().splitlines())
-                yield limit, used - int(stat[f"{prefix}inactive_file"]) - int(stat[f"{prefix}active_file"])
+            yield not controllers, group
+
+
+def _numbers(file: Path) -> dict[str, str]:
+    return dict(row.split() for row in file.read_text().splitlines())
 
 
 def resident_mb() -> float:

@@ -8,17 +8,20 @@ worker thread). No Ray in it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.failures import MEMORY, OOM, Refused
-from deployments.memory import LEAST_MB, Room, Shortage, Taken, shortage
+from deployments.memory import HOST, LEAST_MB, Room, Shortage, Taken, shortage
 from tollama.capabilities import Capabilities
 from tollama.errors import DeadlineExceeded, RunnerUnavailable
 from tollama.seam import ModelRef
+
+logger = logging.getLogger("ray.serve")
 
 ANSWER_S = 0.1
 """Seconds before its deadline at which one who waits for room is told why: the answer takes a while, too."""
@@ -27,11 +30,12 @@ Key = tuple[str, str]
 """Model name and snapshot digest: two snapshots of one name are two residents, for as long as the old one is used."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Resident:
     """One model in memory (or on its way there). ``expires`` is on the clock's scale; inf is for ever, and -inf marks
-    a model that is to go as soon as nobody uses it. One that is ``stopped`` is to go then, too, unless somebody new
-    asks for it before. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
+    a retired model, which nobody new is given and which goes as soon as nobody uses it. One that is ``stopped`` is to
+    go then, too, unless somebody new asks for it before. ``deadline`` is when the last of those who wait for its load
+    gives up. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
     ``load`` gave."""
 
     ref: ModelRef
@@ -54,9 +58,13 @@ class Resident:
         return self.loading.done() and not self.loading.cancelled() and self.loading.exception() is None
 
     @property
+    def retired(self) -> bool:
+        return self.expires == -math.inf
+
+    @property
     def leaving(self) -> bool:
         """Whether those who use it are the last."""
-        return self.stopped or self.expires == -math.inf
+        return self.stopped or self.retired
 
     def until(self, now: float) -> float:
         """When it goes if nobody asks for it again: one in use has its whole time before it."""
@@ -75,7 +83,10 @@ async def _unknown() -> Room:
 class Residency:
     """The cache. ``load(resident)`` returns the adapter's model and may note ``load_s`` and what it ``took``; that
     there was no memory for it, it says by :class:`Refused` of the cause ``OOM``. ``need(ref)`` is what a model is going
-    to take, ``room()`` what there is."""
+    to take, ``room()`` what there is.
+
+    A model that goes leaves ``residents`` at once, and is in ``going`` until its memory is free: an answer never waits
+    for that, and who needs the memory does."""
 
     load: Callable[[Resident], Awaitable[Any]]
     unload: Callable[[Resident], Awaitable[None]]
@@ -84,6 +95,7 @@ class Residency:
     need: Callable[[ModelRef], Taken] = lambda ref: {}
     room: Callable[[], Awaitable[Room]] = _unknown
     residents: dict[Key, Resident] = field(default_factory=dict)
+    going: dict[Resident, asyncio.Task[None]] = field(default_factory=dict)
     last_used: float = 0.0
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
     _admission: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -110,7 +122,7 @@ class Residency:
             if resident.loading.done() and not resident.loaded:
                 self._forget(resident)
             elif resident.expires <= self.clock():
-                await self.expire()
+                self.expire()
 
     def touch(self, resident: Resident, keep_alive: float) -> None:
         """Restart a model's timer."""
@@ -120,66 +132,78 @@ class Residency:
             resident.keep_alive = max(keep_alive, 0.0)
             resident.expires = now + resident.keep_alive
 
-    async def expire(self) -> int:
-        """Unload every idle model whose time has come; the number of them."""
+    def expire(self) -> int:
+        """Have every idle model go whose time has come; the number of them."""
         now = self.clock()
-        due = [r for r in self.residents.values() if not r.users and r.loaded and r.expires <= now]
+        due = [resident for resident in self._idle() if resident.expires <= now]
         for resident in due:
-            # While another one was unloaded, this one may have been claimed, renewed or dropped.
-            if not resident.users and resident.expires <= self.clock() and self._has(resident):
-                await self._drop(resident)
+            self._let_go(resident)
         return len(due)
 
     async def drop(self, name: str) -> int:
         """Unload every snapshot of ``name`` that is idle now, and the others as soon as they are, unless somebody new
-        asks for them before; the number of all."""
-        named = [r for r in self.residents.values() if r.ref.name == name]
+        asks for them before; the number of all. Returns when the memory of those that were idle is free."""
+        named = [resident for resident in self.residents.values() if resident.ref.name == name]
         for resident in named:
             resident.stopped, resident.expires = True, min(resident.expires, self.clock())
-        await self.expire()
+        self.expire()
+        await self._gone(resident for resident in self.going if resident.ref.name == name)
         return len(named)
 
+    async def spare(self, needed: float) -> float:
+        """Have idle models go, whatever their timers say, the least recently used first, until they held ``needed``
+        megabytes of the host's memory; returns how much they held, when it is free. Those that are on their way out
+        already count, and those that hold next to nothing stay."""
+        idle = [resident for resident in self._idle() if resident.holds(HOST) >= LEAST_MB]
+        while idle and self._returning(HOST) < needed:
+            self._let_go(idle.pop(0))
+        given = self._returning(HOST)
+        await self._gone(self.going)
+        return given
+
     def retire(self, resident: Resident) -> None:
-        """Unload a model as soon as nobody uses it."""
+        """Unload a model as soon as nobody uses it, and give it to nobody new."""
         resident.expires = -math.inf
 
     async def _claim(self, ref: ModelRef, deadline: float) -> Resident:
         key = (ref.name, ref.digest)
-        while key not in self.residents:
+        while (resident := self.residents.get(key)) is None or resident.retired:
             for other in self.residents.values():
                 if other.ref.name == ref.name:
                     self.retire(other)
-            await self.expire()
-            obstacle = None
+            self.expire()
             async with self._admission:  # one at a time: two would both be given the same room
-                if key not in self.residents:
-                    self._freed.clear()
-                    obstacle = await self._obstacle(ref)
-                    if obstacle is None and key not in self.residents:
-                        self._admit(ref, key)
+                self._freed.clear()
+                obstacle = await self._obstacle(ref, key)
+                if obstacle is None and key not in self.residents:
+                    self._admit(ref, key)
             if obstacle is not None:
                 await self._wait(obstacle, deadline)
-        resident = self.residents[key]
         resident.users += 1
         resident.stopped = False
         return resident
 
-    async def _obstacle(self, ref: ModelRef) -> str | None:
+    async def _obstacle(self, ref: ModelRef, key: Key) -> str | None:
         """None once there is room for ``ref``, which idle models make by going, the least recently used first; else
-        what is in its way: all that are left are in use. Raises :class:`Refused` when their going would not help."""
+        what is in its way: those that make room are in use, or still on their way out. Raises :class:`Refused` when
+        their going would not help."""
         need = self.need(ref)
-        while True:
+        while (held := self.residents.get(key)) is None:
             short = shortage(need, await self.room(), self._promised())
             if short is not None and self._hopeless(short):
                 raise Refused(_no_room(ref, short), MEMORY)
             if short is None and len(self.residents) < self.max_models:
                 return None
-            if idle := self._idle():
-                await self._drop(idle[0])
+            idle = self._idle()
+            if short is not None and self.going:
+                return f"{short}; a model that makes room is still on its way out"
+            if idle:
+                self._let_go(idle[0])
             elif short is not None:
                 return f"{short}; the models that could make room are in use"
             else:
                 return f"{len(self.residents)} models are loaded, no more may be, and all of them are in use"
+        return "it is loaded anew when those who use it are done" if held.retired else None
 
     async def _wait(self, obstacle: str, deadline: float) -> None:
         left = deadline - self.clock() - ANSWER_S
@@ -219,7 +243,8 @@ class Residency:
             if refused.cause != OOM or not self._idle():
                 raise
         while idle := self._idle():
-            await self._drop(idle[0])
+            self._let_go(idle[0])
+        await self._gone(self.going)
         return await self.load(resident)
 
     async def _relieve(self) -> None:
@@ -229,8 +254,10 @@ class Residency:
             giving = [other for other in idle if any(other.holds(kind) >= LEAST_MB for kind in full)]
             if not giving:
                 return
-            if not giving[0].users and self._has(giving[0]):
-                await self._drop(giving[0])
+            if self.going:  # what they hold may be all that is too much
+                await self._gone(self.going)
+            elif not giving[0].users and self._has(giving[0]):
+                self._let_go(giving[0])
 
     def _idle(self) -> list[Resident]:
         """Models that could go, the least recently used first."""
@@ -242,7 +269,12 @@ class Residency:
         residents = self.residents.values()
         if short.needed <= short.space.limit and not all(resident.loaded for resident in residents):
             return False  # how much a model on its way has taken already, nobody knows
-        return short.needed > short.space.free + sum(resident.holds(short.kind) for resident in residents)
+        held = sum(resident.holds(short.kind) for resident in residents)
+        return short.needed > short.space.free + held + self._returning(short.kind)
+
+    def _returning(self, kind: str) -> float:
+        """Megabytes that the models on their way out are going to give back."""
+        return sum(resident.holds(kind) for resident in self.going)
 
     def _promised(self) -> Taken:
         """Megabytes that the models on their way are going to take."""
@@ -253,13 +285,24 @@ class Residency:
                     promised[kind] = promised.get(kind, 0.0) + needed
         return promised
 
-    async def _drop(self, resident: Resident) -> None:
+    def _let_go(self, resident: Resident) -> None:
         self._forget(resident)
-        try:
-            # Shielded: a request that gives up must not leave a model half unloaded.
-            await asyncio.shield(asyncio.ensure_future(self.unload(resident)))
-        finally:
-            self._freed.set()
+
+        async def empty() -> None:
+            try:
+                await self.unload(resident)
+            except Exception:
+                logger.exception("model %s could not be unloaded", resident.ref.name)
+            finally:
+                del self.going[resident]
+                self._freed.set()
+
+        # No request's own: one that gives up must not leave a model half unloaded.
+        self.going[resident] = asyncio.ensure_future(empty())
+
+    async def _gone(self, residents: Iterable[Resident]) -> None:
+        if going := [self.going[resident] for resident in residents]:
+            await asyncio.wait(going)
 
     def _has(self, resident: Resident) -> bool:
         return self.residents.get((resident.ref.name, resident.ref.digest)) is resident

@@ -23,7 +23,8 @@ class FamilySpec:
     ``adapters`` maps an adapter's name to its import string (``module:Class``). ``lock`` is the requirements file of
     its environment, or None for a family that lives in the server's own. ``torch`` is the torch version installed
     before the lock, with its dependencies, or None. ``probe`` lists the modules that must import for the runtime to be
-    called sound. ``num_gpus`` is its default share of a GPU.
+    called sound. ``num_gpus`` is its default share of a GPU. On a CPU one family computes at a time; one that does not
+    compute has ``computes`` False, and neither waits for the others nor keeps them waiting.
     """
 
     name: str
@@ -32,6 +33,7 @@ class FamilySpec:
     torch: str | None = None
     probe: tuple[str, ...] = ()
     num_gpus: float = 0.0
+    computes: bool = True
     registry: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,7 +44,7 @@ TORCH = "2.13.0"
 
 def mock() -> FamilySpec:
     """Deterministic and instant, for people who write clients; lives in the server's environment."""
-    return FamilySpec("mock", {"mock": "deployments.adapters.mock:Mock"})
+    return FamilySpec("mock", {"mock": "deployments.adapters.mock:Mock"}, computes=False)
 
 
 def baseline() -> FamilySpec:

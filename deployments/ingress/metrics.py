@@ -113,7 +113,7 @@ METRICS = {
             "tollama_restarts_total",
             "counter",
             ("family", "reason"),
-            "Processes of the family that ended without leaving properly.",
+            "Processes of the family that ended without leaving properly: crash, hang, cuda, health, oom.",
         ),
         Metric("tollama_pulls_total", "counter", ("outcome",), "Pulls: success, aborted, or the code of their error."),
         Metric("tollama_pull_bytes_total", "counter", (), "Bytes of models downloaded by pulls."),

@@ -41,6 +41,12 @@ def install_stranger(tollama: Path, package: Path) -> None:
     uv("pip", "install", "--quiet", "--python", str(tollama.parent.parent), "--no-deps", str(package))
 
 
+def restarts(server: Server, family: str, reason: str) -> int:
+    """How many processes of the family have ended for this reason, as ``/metrics`` has it."""
+    name = f'tollama_restarts_total{{family="{family}",reason="{reason}"}} '
+    return sum(int(float(line[len(name) :])) for line in server.get("/metrics").text.splitlines() if name in line)
+
+
 @pytest.fixture(scope="module")
 def faulty(wheel_tollama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the family ``faulty``, whose models fail as the folder ``home/faults`` says."""

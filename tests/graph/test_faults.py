@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.graph.conftest import Faults
+from deployments.slot import PATIENCE_S
+from tests.graph.conftest import Faults, restarts
 from tests.serving import Server, request, series, wait_for
 
 FAULTY = "ServeReplica:tollama:faulty"
@@ -111,6 +112,7 @@ def test_a_model_that_kills_its_process_is_held_back_alone_and_comes_back(faulty
 def test_a_call_that_hangs_is_504_in_time_and_its_replica_is_replaced(faulty: Server, faults: Faults) -> None:
     assert faulty.forecast(model="faulty-b", keep_alive="1m").status_code == 200
     (before,) = faulty.processes(FAULTY)
+    ended = restarts(faulty, "faulty", "hang")
     faults(forecast_faulty_b_hangs="hang")
     asked = time.monotonic()
     answer = faulty.forecast(model="faulty-b", series=[series("hangs")], timeout=3)
@@ -119,6 +121,55 @@ def test_a_call_that_hangs_is_504_in_time_and_its_replica_is_replaced(faulty: Se
     assert 3 <= took < 3.3
     assert faulty.forecast(model="faulty-b", timeout=60).status_code == 200, "asked again of the new process"
     wait_for(lambda: before not in faulty.processes(FAULTY), 30, "the end of the hung process")
+    wait_for(lambda: restarts(faulty, "faulty", "hang") == ended + 1, 10, "the count of its end")
+
+
+def test_a_load_that_hangs_is_told_each_in_time_however_many_ask(faulty: Server, faults: Faults) -> None:
+    assert faulty.forecast(model="faulty-b", keep_alive="1m").status_code == 200
+    assert faulty.post("/v1/models/faulty-a/unload", {}).status_code == 200
+    (before,) = faulty.processes(FAULTY)
+    faults(load_faulty_a="hang")
+    with load(faulty, 3, model="faulty-a", timeout=2) as answers:
+        wait_for(lambda: before not in faulty.processes(FAULTY), 40, "the end of the hung process")
+        faults(load_faulty_a=None)
+    outcomes = codes(answers)
+    assert outcomes.pop("504 DEADLINE_EXCEEDED") >= 3
+    # Those that wait when it ends are told at once; one or two may have come after that.
+    assert set(outcomes) <= {"502 RUNNER_FAILED", "503 RUNNER_UNAVAILABLE", "ok"}, outcomes
+    late = [one for one in answers if isinstance(one, httpx.Response) and one.elapsed.total_seconds() > 4]
+    assert late == []
+    assert faulty.forecast(model="faulty-b", timeout=60).status_code == 200
+    wait_for(lambda: faulty.forecast(model="faulty-a").status_code == 200, 60, "the model's recovery")
+
+
+def test_other_families_are_served_while_one_hangs_and_wait_for_it_once(faulty: Server, faults: Faults) -> None:
+    for model in ("seasonal-naive", "faulty-b"):
+        warm = faulty.forecast(model=model, keep_alive="5m")
+        assert warm.status_code == 200, warm.text
+    faults(forecast_faulty_b_hangs="hang")
+    with ThreadPoolExecutor(1) as pool:
+        hung = pool.submit(faulty.forecast, model="faulty-b", series=[series("hangs")], timeout=30)
+        wait_for(lambda: any(model["in_use"] for model in faulty.ps() if model["name"] == "faulty-b"))
+        answers = [faulty.forecast(model="seasonal-naive", keep_alive="5m") for _ in range(3)]
+        assert not hung.done()
+        assert hung.result(60).status_code == 504
+    assert [answer.status_code for answer in answers] == [200] * 3
+    *others, longest = sorted(answer.elapsed.total_seconds() for answer in answers)
+    assert longest > 0.9 * PATIENCE_S, "the call that hangs has the slot"
+    assert others[-1] < 0.5 * PATIENCE_S
+
+
+def test_a_model_expires_in_time_beside_a_call_that_is_computed(faulty: Server, faults: Faults) -> None:
+    assert faulty.forecast(model="faulty-b", keep_alive="5m").status_code == 200
+    faults(forecast_faulty_b_takes="6")
+    with ThreadPoolExecutor(1) as pool:
+        assert faulty.forecast(model="faulty-a", keep_alive=1).status_code == 200
+        used = time.monotonic()
+        running = pool.submit(faulty.forecast, model="faulty-b", series=[series("takes")])
+        wait_for(lambda: all(model["name"] != "faulty-a" for model in faulty.ps()), 10, "the expiry of faulty-a")
+        assert time.monotonic() - used < 3
+        assert not running.done()
+        assert running.result(60).status_code == 200
 
 
 def test_a_bad_answer_or_exception_is_that_requests_alone(faulty: Server, faults: Faults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ import httpx
 import pytest
 
 from deployments.memory import host
-from tests.graph.conftest import STRANGERS, install_stranger
+from tests.graph.conftest import STRANGERS, install_stranger, restarts
 from tests.hub import LoopbackHub
 from tests.serving import Server, series, wait_for
 
 GREEDY = "ServeReplica:tollama:greedy"
 LIMIT_MB = 5.0
 WEIGHTS_MB = 24
+HEAVY_MB = 64
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,26 @@ def test_when_all_that_could_make_room_is_in_use_the_deadline_comes_with_the_rea
 def test_a_replica_whose_gpu_went_bad_is_replaced(greedy: Server) -> None:
     assert greedy.forecast(model="greedy-light", keep_alive=-1).status_code == 200
     (before,) = greedy.processes(GREEDY)
+    ended = restarts(greedy, "greedy", "cuda")
     told = refused(greedy.forecast(model="greedy-light", series=panel("assert")), 502, "RUNNER_FAILED")
     assert "GPU" in told["error"]
     wait_for(lambda: before not in greedy.processes(GREEDY), 60, "the end of the process with the bad GPU")
     wait_for(lambda: greedy.forecast(model="greedy-light").status_code == 200, 60, "the new process")
+    wait_for(lambda: restarts(greedy, "greedy", "cuda") == ended + 1, 10, "the count of its end")
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def test_the_memory_of_a_model_returns_to_the_system_while_its_process_lives(greedy: Server) -> None:
+    (pid,) = greedy.processes(GREEDY)
+    before = rss_mb(pid)
+    assert greedy.forecast(model="greedy-heavy-a", keep_alive="1m").status_code == 200
+    loaded = rss_mb(pid)
+    assert loaded > before + 0.8 * HEAVY_MB
+    assert greedy.forecast(model="greedy-heavy-a", keep_alive=1).status_code == 200
+    wait_for(lambda: "greedy-heavy-a" not in held(greedy), 10, "its expiry")
+    wait_for(lambda: rss_mb(pid) < loaded - 0.8 * HEAVY_MB, 10, "the return of its memory")
+    assert greedy.processes(GREEDY) == [pid]
+    assert greedy.forecast(model="greedy-light").status_code == 200

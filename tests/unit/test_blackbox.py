@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import blackbox
+from deployments import blackbox, memory
 from deployments.blackbox import BlackBox, collect
 
 LIVE = """
@@ -55,6 +55,32 @@ def test_it_may_say_why_it_is_going_to_be_ended(tmp_path: Path) -> None:
     started.communicate()
     ((death,), _) = collect(tmp_path)
     assert (death.reason, death.model) == ("hang", "m")
+
+
+@pytest.mark.parametrize(("arguments", "more", "reason"), [((), 1, "oom"), ((), 0, "crash"), (("hang",), 1, "hang")])
+def test_a_process_that_the_kernel_killed_for_want_of_memory_is_told_from_a_crash(
+    tmp_path: Path, arguments: tuple[str, ...], more: int, reason: str
+) -> None:
+    started = process(tmp_path, *arguments)
+    started.kill()
+    started.communicate()
+    _, (death,) = collect(tmp_path, lambda: memory.killed() + more)
+    assert (death.reason, death.model, death.calls) == (reason, "m", {"one", "two"})
+    (again,), _ = collect(tmp_path, lambda: memory.killed() + 2)
+    assert again.reason == reason, "whoever reads it, however late"
+
+
+def test_what_the_kernel_killed_while_a_process_was_well_was_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([3, 5])
+    monkeypatch.setattr(blackbox, "killed", lambda: next(kills))
+    box = BlackBox(str(tmp_path), "f")
+    (path,) = tmp_path.iterdir()
+    assert blackbox.KILLED.unpack_from(path.read_bytes(), blackbox.SIZE) == (3,)
+    box.well()
+    assert blackbox.KILLED.unpack_from(path.read_bytes(), blackbox.SIZE) == (5,)
+    box.close()
 
 
 @pytest.mark.parametrize(("arguments", "deaths"), [((), 0), (("health",), 1)])

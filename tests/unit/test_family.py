@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -38,6 +40,7 @@ class Stranger:
         self.parts: list[list[str]] = []
         self.gate: threading.Event | None = None
         self.started = threading.Event()
+        self.unloading: Callable[[], object] = bool
 
     def hello(self) -> dict[str, str]:
         return {}
@@ -56,6 +59,7 @@ class Stranger:
         return ref.name, np.ones(2_500_000)
 
     def unload(self, model: Any) -> None:
+        self.unloading()
         self.loaded.remove(model[0])
 
     def forecast(self, model: Any, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
@@ -87,13 +91,27 @@ def run(
 
 
 async def ask(
-    family: Family, *requests: Sequence[str], model: str = "m", snapshot: Path | None = None, **options: Any
+    family: Family,
+    *requests: Sequence[str],
+    model: str = "m",
+    snapshot: Path | None = None,
+    keep_alive: float = 60.0,
+    within: float = 20.0,
+    **options: Any,
 ) -> Result | Refusal:
     given = Capabilities(max_context=10, max_horizon=10)
     ref = ModelRef(model, "f", "a", None if snapshot is None else str(snapshot), "1", given)
     parts = [[Item(name, np.arange(3.0), "D", 1) for name in names] for names in requests or [["s"]]]
     call = Call(
-        model, "1", pack(ref), tuple(map(pack, parts)), 1, Task(2, (), options), 60.0, time.time() + 20, "request"
+        model,
+        "1",
+        pack(ref),
+        tuple(map(pack, parts)),
+        1,
+        Task(2, (), options),
+        keep_alive,
+        time.time() + within,
+        "request",
     )
     answer: Result | Refusal = unpack(await family.forecast(pack(call)))
     return answer
@@ -101,6 +119,28 @@ async def ask(
 
 async def held(family: Family) -> set[str]:
     return {one["name"] for one in await family.ps()}
+
+
+async def true(condition: Callable[[], object], what: str) -> None:
+    """Return when it has come true."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come true"
+        await asyncio.sleep(0.01)
+
+
+def ends_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The signals with which the process would have ended itself from now on."""
+    signals: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: signals.append(number))
+    return signals
+
+
+def reason(folder: Path) -> str | None:
+    """What the one black box in ``folder`` says of the end of its process."""
+    (box,) = folder.iterdir()
+    told: str | None = json.loads(box.read_bytes().partition(b"\0")[0])["reason"]
+    return told
 
 
 def test_a_replica_tells_of_itself_what_metrics_and_diagnostics_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +179,7 @@ def test_a_call_that_runs_out_of_memory_costs_the_model_and_not_the_replica(monk
         assert answer.cause == OOM
         assert [type(one) for one in unpack(answer.parts[0])] == [ItemForecast, ItemFailure, ItemForecast]
         assert await held(family) == {"sibling"}
-        assert adapter.loaded == {"sibling"}
+        await true(lambda: adapter.loaded == {"sibling"}, "the end of the model")
         await family.check_health()
         assert isinstance(await ask(family, ["a"]), Result)
         assert adapter.loads == ["sibling", "m", "m"]
@@ -189,9 +229,11 @@ def test_a_load_without_room_is_refused_before_it_is_tried(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("at", ["load", "forecast"])
-def test_a_replica_whose_gpu_went_bad_computes_no_more_and_asks_to_be_replaced(
-    monkeypatch: pytest.MonkeyPatch, at: str
+def test_a_replica_whose_gpu_went_bad_computes_no_more_and_ends_itself_when_it_has_said_so(
+    monkeypatch: pytest.MonkeyPatch, at: str, tmp_path: Path
 ) -> None:
+    ends = ends_of(monkeypatch)
+
     async def check(family: Family, adapter: Stranger) -> None:
         await ask(family, model="sibling")
         await family.check_health()
@@ -202,18 +244,24 @@ def test_a_replica_whose_gpu_went_bad_computes_no_more_and_asks_to_be_replaced(
         answer = await ask(family)
         assert isinstance(answer, Refusal)
         assert (answer.cause, answer.alone, answer.record.code) == (CUDA, False, "RUNNER_FAILED")
-        with pytest.raises(RuntimeError, match="GPU"):
-            await family.check_health()
+        assert ends == []
         parts = len(adapter.parts)
         later = await ask(family, ["t"], model="sibling")
         assert isinstance(later, Refusal)
         assert (later.cause, later.record.code) == (HEALTH, "RUNNER_FAILED")
         assert len(adapter.parts) == parts
+        await true(lambda: ends, "its end")
+        assert (set(ends), reason(tmp_path)) == ({signal.SIGKILL}, "cuda")
+        ends.clear()
+        await family.check_health()
+        assert ends, "whoever asks first"
 
-    run(monkeypatch, check)
+    run(monkeypatch, check, black_boxes=str(tmp_path))
 
 
 def test_what_waited_behind_the_call_that_broke_the_gpu_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends_of(monkeypatch)
+
     async def check(family: Family, adapter: Stranger) -> None:
         await ask(family)
         adapter.on_forecast["breaks"] = BAD
@@ -254,6 +302,8 @@ def test_ps_and_capabilities_tell_of_a_model_without_waiting_for_its_call(monkey
 def test_a_gpu_that_cannot_be_used_is_told_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, raised: Exception, cause: str | None
 ) -> None:
+    ends = ends_of(monkeypatch)
+
     def fail(*args: Any) -> None:
         raise raised
 
@@ -266,10 +316,7 @@ def test_a_gpu_that_cannot_be_used_is_told_before_anything_is_loaded(
         assert (answer.cause, answer.record.code) == (cause, "RUNNER_UNAVAILABLE")
         assert "device: cpu" in answer.record.hint
         assert adapter.loads == []
-        if cause is None:
-            await family.check_health()
-        else:
-            with pytest.raises(RuntimeError, match="GPU"):
-                await family.check_health()
+        await family.check_health()
+        assert bool(ends) == (cause == CUDA)
 
     run(monkeypatch, check, Placement("cuda"), gpu_share=0.4)

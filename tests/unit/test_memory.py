@@ -50,6 +50,25 @@ def version_1(path: str, limit: int, used: int, cache: int) -> dict[str, str | d
 
 
 @pytest.mark.parametrize(
+    ("groups", "own", "killed"),
+    [
+        ({}, "", 9),
+        ({"memory.events": {"oom": 7, "oom_kill": 3}}, "0::/", 3),
+        ({"a/memory.events": {"oom_kill": 3}, "a/b/memory.events": {"oom_kill": 1}}, "0::/a/b", 1),
+        ({"memory/docker/1/memory.oom_control": {"under_oom": 0, "oom_kill": 2}}, "4:memory:/docker/1\n0::/", 2),
+        ({"memory/memory.oom_control": {"under_oom": 0}}, "4:memory:/docker/1", 9),
+    ],
+    ids=["host", "root", "inner", "version 1", "old kernel"],
+)
+def test_what_the_kernel_killed_is_counted_by_the_control_group_else_by_the_host(
+    tmp_path: Path, groups: dict[str, str | dict[str, int]], own: str, killed: int
+) -> None:
+    proc, cgroups = kernel(tmp_path, groups, own)
+    (proc / "vmstat").write_text("pgfault 12\noom_kill 9\n")
+    assert memory.killed(proc, cgroups) == killed
+
+
+@pytest.mark.parametrize(
     ("groups", "own", "limit", "free"),
     [
         ({}, "", 4, 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +14,7 @@ from deployments.failures import OOM, Refused
 from deployments.memory import HOST, Room, Space, Taken
 from deployments.residency import Residency, Resident
 from tollama.capabilities import Capabilities
-from tollama.errors import RunnerFailed
+from tollama.errors import DeadlineExceeded, RunnerFailed
 from tollama.seam import ModelRef
 
 CAPABILITIES = Capabilities(max_context=10, max_horizon=10)
@@ -66,9 +67,9 @@ class World:
     async def unload(self, resident: Resident) -> None:
         assert not resident.users, "a model in use was unloaded"
         self.unloads.append(resident.ref.name)
-        self.memory.remove(resident.ref.name)
         if self.slow_unload is not None:
             await self.slow_unload.wait()
+        self.memory.remove(resident.ref.name)
 
     async def use(self, name: str, keep_alive: float = 60.0, digest: str = "1", deadline: float = math.inf) -> Any:
         self.now += 1
@@ -135,10 +136,10 @@ def test_each_request_restarts_its_own_models_timer_only() -> None:
         world.now += 9
         await world.use("a", 10)
         world.now += 9
-        assert await world.residency.expire() == 1
+        assert world.residency.expire() == 1
         assert world.held == {"a"}
         world.now += 1
-        assert await world.residency.expire() == 1
+        assert world.residency.expire() == 1
         assert world.held == set()
 
     run(check)
@@ -150,7 +151,7 @@ def test_zero_unloads_at_once_and_infinity_never(keep_alive: float, held: set[st
         await world.use("a", keep_alive)
         assert world.held == held
         world.now += 1e9
-        await world.residency.expire()
+        world.residency.expire()
         assert world.held == held
 
     run(check)
@@ -160,7 +161,7 @@ def test_a_model_in_use_neither_expires_nor_gives_way() -> None:
     async def check(world: World) -> None:
         async with world.residency.use(ref("a"), 0):
             world.now += 100
-            assert await world.residency.expire() == 0
+            assert world.residency.expire() == 0
             waiting = asyncio.ensure_future(world.use("b"))
             await settle()
             assert not waiting.done(), "the only place is in use"
@@ -236,22 +237,68 @@ def test_drop_waits_for_the_model_in_use() -> None:
     run(check)
 
 
-def test_a_model_that_is_claimed_while_another_is_unloaded_stays() -> None:
+def test_models_that_are_due_go_at_once_however_long_an_unload_takes() -> None:
     async def check(world: World) -> None:
-        await world.use("a", 10)
-        await world.use("b", 10)
+        for name in "ab":
+            await world.use(name, 10)
         world.now += 20
         world.slow_unload = asyncio.Event()
-        expiring = asyncio.ensure_future(world.residency.expire())
+        assert world.residency.expire() == 2
+        assert world.held == set()
         await settle()
-        assert world.unloads == ["a"]
-        async with world.residency.use(ref("b"), 10):
-            world.slow_unload.set()
-            await expiring
-            assert world.held == {"b"}
-        assert world.unloads == ["a"]
+        assert world.unloads == ["a", "b"], "neither waits for the other"
+        world.slow_unload.set()
+        await settle()
+        assert world.memory == []
+        assert world.residency.going == {}
 
     run(check)
+
+
+def test_an_answer_does_not_wait_for_the_unload_of_its_model() -> None:
+    async def check(world: World) -> None:
+        world.slow_unload = asyncio.Event()
+        await world.use("a", 0)
+        assert world.held == set()
+        assert world.memory == ["a"]
+        world.slow_unload.set()
+        await settle()
+        assert world.memory == []
+
+    run(check)
+
+
+@pytest.mark.parametrize("keep_alive", [60.0, 0.0])
+def test_drop_answers_when_the_memory_of_an_idle_model_is_free(keep_alive: float) -> None:
+    async def check(world: World) -> None:
+        world.slow_unload = asyncio.Event()
+        await world.use("other", 0)
+        await world.use("a", keep_alive)
+        dropping = asyncio.ensure_future(world.residency.drop("a"))
+        await settle()
+        assert world.held == set()
+        assert not dropping.done()
+        world.slow_unload.set()
+        assert await dropping == (keep_alive > 0)
+        assert "a" not in world.memory
+
+    run(check, max_models=3)
+
+
+def test_an_unload_that_fails_is_logged_and_its_model_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(world: World) -> None:
+        async def fail(resident: Resident) -> None:
+            raise RuntimeError("no way out")
+
+        world.residency.unload = fail
+        await world.use("a", 0)
+        await world.residency.drop("a")
+        assert world.held == set()
+        assert world.residency.going == {}
+
+    with caplog.at_level(logging.ERROR, "ray.serve"):
+        run(check)
+    assert "no way out" in caplog.text
 
 
 def test_a_failed_load_leaves_its_successor_in_the_books() -> None:
@@ -309,7 +356,7 @@ def test_a_stopped_model_stays_for_who_asks_anew() -> None:
         async with world.residency.use(ref("a"), 60):
             await world.residency.drop("a")
             await world.use("a", 30)
-        await world.residency.expire()
+        world.residency.expire()
         assert world.held == {"a"}
 
     run(check)
@@ -322,5 +369,20 @@ def test_a_retired_model_goes_when_its_last_user_leaves() -> None:
                 world.residency.retire(resident)
             assert world.held == {"a"}
         assert world.held == set()
+
+    run(check)
+
+
+def test_a_retired_model_is_given_to_nobody_new_who_waits_for_a_fresh_one() -> None:
+    async def check(world: World) -> None:
+        async with world.residency.use(ref("a"), math.inf) as resident:
+            world.residency.retire(resident)
+            later = asyncio.ensure_future(world.use("a"))
+            with pytest.raises(DeadlineExceeded, match="loaded anew"):
+                await world.use("a", deadline=world.now + 1.15)
+            await settle()
+            assert not later.done()
+        assert await later is not resident.model
+        assert (world.loads, world.unloads) == (["a", "a"], ["a"])
 
     run(check)

@@ -156,3 +156,79 @@ def test_a_load_that_runs_out_of_memory_is_tried_once_more_without_the_idle_ones
         await world.use("a")
 
     run(check, max_models=9, real=100, a=30, b=30, c=60, huge=101)
+
+
+@pytest.mark.parametrize("keep_alive", [0.0, math.inf])
+def test_memory_that_is_on_its_way_back_is_waited_for(keep_alive: float) -> None:
+    async def check(world: World) -> None:
+        await world.use("idle", math.inf)
+        world.slow_unload = asyncio.Event()
+        await world.use("a", keep_alive)
+        if keep_alive:
+            dropping = asyncio.ensure_future(world.residency.drop("a"))
+            await settle()
+            dropping.cancel()
+        waiting = asyncio.ensure_future(world.use("b"))
+        await settle()
+        assert not waiting.done()
+        with pytest.raises(Refused):
+            await world.use("big")
+        world.slow_unload.set()
+        await waiting
+        assert world.held == {"idle", "b"}, "nobody else had to go"
+
+    run(check, max_models=9, limit=100, idle=10, a=60, b=60, big=101)
+
+
+def test_what_is_on_its_way_out_counts_before_idle_models_go_after_a_load() -> None:
+    async def check(world: World) -> None:
+        world.said = {}
+        await world.use("idle", math.inf)
+        world.slow_unload = asyncio.Event()
+        await world.use("a", 0)
+        loading = asyncio.ensure_future(world.use("c"))
+        await settle()
+        assert world.unloads == ["a"]
+        world.slow_unload.set()
+        await loading
+        assert world.held == {"idle", "c"}
+
+    run(check, max_models=9, limit=100, idle=40, a=40, c=50)
+
+
+def test_a_second_try_after_memory_ran_out_comes_when_the_idle_ones_are_gone() -> None:
+    async def check(world: World) -> None:
+        world.said = {}
+        await world.use("a", math.inf)
+        world.slow_unload = asyncio.Event()
+        loading = asyncio.ensure_future(world.use("b"))
+        await settle()
+        assert (world.loads, world.unloads) == (["a", "b"], ["a"])
+        world.slow_unload.set()
+        await loading
+        assert world.held == {"b"}
+
+    run(check, max_models=9, real=100, a=60, b=60)
+
+
+def test_idle_models_are_spared_for_others_the_least_recently_used_first() -> None:
+    async def check(world: World) -> None:
+        for name in ("a", "weightless", "b", "c"):
+            await world.use(name, math.inf)
+        async with world.residency.use(ref("a"), math.inf):
+            assert await world.residency.spare(25) == 30
+            assert world.held == {"a", "weightless", "c"}
+            assert await world.residency.spare(1000) == 30
+            assert world.held == {"a", "weightless"}
+            assert await world.residency.spare(1) == 0
+        world.slow_unload = asyncio.Event()
+        await world.use("b", math.inf)
+        await world.use("a", 0)
+        sparing = asyncio.ensure_future(world.residency.spare(30))
+        await settle()
+        assert not sparing.done()
+        world.slow_unload.set()
+        assert await sparing == 30, "what was on its way out is enough"
+        assert world.held == {"b", "weightless"}
+
+    run(check, max_models=9, a=30, b=30, c=30)

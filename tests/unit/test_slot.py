@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from deployments.slot import Slot
@@ -54,5 +55,30 @@ def test_nobody_waits_for_ever_behind_one_that_hangs(tmp_path: Path) -> None:
         waiting = threading.Thread(target=enter)
         waiting.start()
         assert not entered.wait(0.3)
+    assert entered.wait(10)
+    waiting.join()
+
+
+def queued() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "compute slot"]
+
+
+def test_who_has_given_up_waits_no_second_time_until_it_has_had_its_turn(tmp_path: Path) -> None:
+    path = str(tmp_path / "slot")
+    patient = Slot(path, patience=3)
+    with Slot(path):
+        start = time.monotonic()
+        for _ in range(4):
+            with patient:
+                assert len(queued()) == 1, "one thread waits for the lock, however often it was given up"
+        assert 3 <= time.monotonic() - start < 6
+    end = time.monotonic() + 10
+    while queued():
+        assert time.monotonic() < end, "the thread has not had its turn"
+    entered = threading.Event()
+    with patient:
+        waiting = threading.Thread(target=lambda: Slot(path, patience=60).__enter__() or entered.set())
+        waiting.start()
+        assert not entered.wait(0.3), "the slot is held again"
     assert entered.wait(10)
     waiting.join()

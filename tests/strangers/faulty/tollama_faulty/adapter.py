@@ -1,7 +1,7 @@
 """Answers the last value again, and does whatever a file ``<verb>-<model>`` in the folder ``FAULTS`` says.
 
-``kill`` ends the process as the kernel would, ``hang`` never comes back, ``raise`` raises; any other text is the
-message of a RuntimeError. A file ``<verb>-<model>-<series id>`` acts only in calls that have that series.
+``kill`` ends the process as the kernel would, ``hang`` never comes back, a number takes so many seconds; any other text
+is the message of a RuntimeError. A file ``<verb>-<model>-<series id>`` acts only in calls that have that series.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -59,5 +60,7 @@ def _do(*names: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hang":
                 threading.Event().wait()
+            case seconds if seconds.isdigit():
+                time.sleep(int(seconds))
             case message:
                 raise RuntimeError(message)

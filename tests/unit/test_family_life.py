@@ -1,0 +1,203 @@
+"""A replica without Ray: who waits for whom in its one worker thread, what is cancelled there, and what hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deployments import family as family_module
+from deployments.family import Family
+from deployments.messages import Progress, Refusal, Result, unpack
+from deployments.residency import Residency
+from deployments.slot import Slot
+from tests.unit.test_family import Stranger, ask, ends_of, held, reason, run, true
+
+
+def test_expiry_and_an_answer_wait_for_no_call_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        for model in ("a", "b", "c"):
+            await ask(family, model=model)
+        adapter.gate = threading.Event()
+        ending = asyncio.ensure_future(ask(family, model="a", keep_alive=0.0))
+        assert await asyncio.to_thread(adapter.started.wait, 20)
+        running = asyncio.ensure_future(ask(family, model="b"))
+        adapter.started.clear()
+        gate, adapter.gate = adapter.gate, threading.Event()
+        gate.set()
+        assert isinstance(await ending, Result), "and not when the other call is done"
+        assert await asyncio.to_thread(adapter.started.wait, 20)
+        await ask(family, [], model="c", keep_alive=0.0)
+        assert await held(family) == {"b"}
+        assert not running.done()
+        dropping = asyncio.ensure_future(family.drop("c"))
+        adapter.gate.set()
+        await running
+        await dropping
+        assert adapter.loaded == {"b"}
+
+    run(monkeypatch, check)
+
+
+def test_a_call_that_is_cancelled_is_in_use_until_its_computation_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        await ask(family)
+        adapter.gate = threading.Event()
+        computed, waiting = (asyncio.ensure_future(ask(family, [name])) for name in ("computed", "waits"))
+        assert await asyncio.to_thread(adapter.started.wait, 20)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        computed.cancel()
+        await asyncio.wait({computed}, timeout=0.1)
+        assert (await family.ps())[0]["in_use"] == 1
+        assert (await family.record_autoscaling_stats())["calls"] == 1
+        adapter.gate.set()
+        await asyncio.wait({computed})
+        assert computed.cancelled()
+        assert (await family.ps())[0]["in_use"] == 0
+        assert (await family.record_autoscaling_stats())["calls"] == 0
+        await ask(family, ["last"])
+        assert adapter.parts[1:] == [["computed"], ["last"]], "what had not begun never does"
+
+    run(monkeypatch, check)
+
+
+def test_a_call_that_is_cancelled_while_it_waits_for_the_slot_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "slot")
+
+    async def check(family: Family, adapter: Stranger) -> None:
+        await ask(family)
+        with Slot(path):
+            waiting = asyncio.ensure_future(ask(family, ["waits"]))
+            await true(lambda: any(thread.name == "compute slot" for thread in threading.enumerate()), "the wait")
+            waiting.cancel()
+            await asyncio.wait({waiting}, timeout=0.1)
+        await asyncio.wait({waiting})
+        await ask(family, ["last"])
+        assert adapter.parts[1:] == [["last"]]
+
+    run(monkeypatch, check, slot=path)
+
+
+def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends = ends_of(monkeypatch)
+    monkeypatch.setattr(family_module, "HANG_GRACE_S", 0.0)
+    gate = threading.Event()
+
+    async def check(family: Family, adapter: Stranger) -> None:
+        adapter.on_load["m"] = lambda: gate.wait(20) and None
+        first = asyncio.ensure_future(ask(family, within=0.3))
+        await true(lambda: adapter.loads, "the load")
+        others = [asyncio.ensure_future(ask(family))]
+        await family.check_health()
+        assert ends == []
+
+        async def unhealthy() -> None:
+            while not ends:
+                others.append(asyncio.ensure_future(ask(family)))
+                await asyncio.sleep(0.05)
+                await family.check_health()
+
+        await asyncio.wait_for(unhealthy(), 10)
+        assert (set(ends), reason(tmp_path)) == ({signal.SIGKILL}, "hang")
+        gate.set()
+        await asyncio.gather(first, *others)
+
+    run(monkeypatch, check, black_boxes=str(tmp_path))
+
+
+def test_an_unload_that_hangs_ends_the_replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends = ends_of(monkeypatch)
+    monkeypatch.setattr(family_module, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(family_module, "CHORE_S", 0.1)
+    gate, hung = threading.Event(), threading.Event()
+
+    async def check(family: Family, adapter: Stranger) -> None:
+        adapter.unloading = lambda: hung.set() or gate.wait(20)
+        await ask(family, keep_alive=0.0)
+        assert await asyncio.to_thread(hung.wait, 20)
+
+        async def unhealthy() -> None:
+            while not ends:
+                await asyncio.sleep(0.05)
+                await family.check_health()
+
+        await asyncio.wait_for(unhealthy(), 10)
+        assert reason(tmp_path) == "hang"
+        gate.set()
+        await family.drop("m")
+
+    run(monkeypatch, check, black_boxes=str(tmp_path))
+
+
+def test_a_stream_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        async with asyncio.timeout(5):
+            lines = [unpack(line) async for line in family.forecast_stream(b"no pickle")]
+        assert [type(line) for line in lines] == [Progress, Refusal]
+        assert lines[-1].record.code == "RUNNER_FAILED"
+        assert isinstance(unpack(await family.forecast(b"no pickle")), Refusal)
+
+    run(monkeypatch, check)
+
+
+def test_expiry_survives_its_own_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = iter([True, False])
+
+    async def check(family: Family, adapter: Stranger) -> None:
+        await ask(family, keep_alive=0.01)
+        expire = Residency.expire
+
+        def fail(residency: Residency) -> int:
+            if next(fails, False):
+                raise RuntimeError("once")
+            return expire(residency)
+
+        monkeypatch.setattr(Residency, "expire", fail)
+        await true(lambda: not adapter.loaded, "the expiry")
+        assert next(fails, None) is None
+
+    run(monkeypatch, check)
+
+
+def test_a_model_that_ran_out_of_memory_goes_though_there_is_always_somebody_to_use_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        adapter.on_forecast["huge"] = MemoryError()
+        adapter.gate = threading.Event()
+        first = asyncio.ensure_future(ask(family, ["huge"]))
+        assert await asyncio.to_thread(adapter.started.wait, 20)
+        second = asyncio.ensure_future(ask(family, ["a"]))
+        await true(lambda: family._calls == 2, "the second call")
+        gate, adapter.gate = adapter.gate, threading.Event()
+        gate.set()
+        assert isinstance(await first, Result)
+        third = asyncio.ensure_future(ask(family, ["b"]))
+        await true(lambda: family._calls == 2, "the third call")
+        adapter.gate.set()
+        for answer in await asyncio.gather(second, third):
+            assert isinstance(answer, Result)
+        assert adapter.loads == ["m", "m"]
+
+    run(monkeypatch, check)
+
+
+def test_a_replica_spares_the_memory_of_idle_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        for model in ("a", "b"):
+            await ask(family, model=model)
+        times = {one["name"]: one["last_used"] for one in await family.ps()}
+        assert times["a"] < times["b"] <= time.time()
+        assert 15 < await family.spare(10.0) < 60
+        assert (await held(family), adapter.loaded) == ({"b"}, {"b"})
+
+    run(monkeypatch, check)
