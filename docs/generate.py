@@ -9,12 +9,14 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, Literal, cast, get_args, get_origin
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.routing import Route
 
 from docs import api, compatibility
@@ -39,7 +41,7 @@ def pages() -> dict[Path, str]:
     }
     tables: dict[str, tuple[Callable[[], str], ...]] = {
         "errors": (errors,),
-        "settings": (settings,),
+        "settings": (settings, arguments),
         "metrics": (metrics,),
         "models": (models, matrix),
         "roadmap": (inventory,),
@@ -133,6 +135,34 @@ def settings() -> str:
         variables = " ".join(f"`{one}`" for one in (env_name(name), ALIASES.get(name)) if one)
         rows.append((f"`{name}`", variables, f"`{field.default}`", str(field.description)))
     return _table(("key", "environment", "default", "what it does"), rows)
+
+
+def arguments() -> str:
+    """Every argument of the graph, by its path under ``args`` in serve_config.yaml."""
+    from deployments.app import GraphArgs
+
+    def rows(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
+        for name, field in model.model_fields.items():
+            kinds = get_args(field.annotation) or (field.annotation,)
+            inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+            path, default = f"{above}{name}", field.get_default(call_default_factory=True)
+            shown = "" if inner else f"`{json.dumps(default)}`"
+            yield f"`{path}`", _kind(field.annotation), shown, str(field.description)
+            if inner is not None:
+                yield from rows(inner, f"{path}.NAME." if get_origin(field.annotation) is dict else f"{path}.")
+
+    return _table(("argument", "type", "default", "what it is"), rows(GraphArgs))
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a person reads it: the values that are allowed, or its name; ``null`` where that is."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if annotation is NoneType:
+        return "null"
+    if get_origin(annotation) is UnionType:
+        return " or ".join(_kind(one) for one in get_args(annotation))
+    return {str: "string", int: "integer", float: "number", bool: "boolean"}.get(annotation, "object")
 
 
 def metrics() -> str:

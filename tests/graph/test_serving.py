@@ -312,6 +312,10 @@ def test_plain_serve_run_gives_the_same_graph(server: Server, tmp_path: Path) ->
             answer = plain.forecast(base, model="seasonal-naive")
             assert answer.status_code == 200, answer.text
             assert answer.json()["forecasts"] == server.forecast(model="seasonal-naive").json()["forecasts"]
+        assert plain.get("/api/info").json()["config"]["family_linger"]["value"] == 2
+        assert plain.forecast(model="seasonal-naive", keep_alive=0).status_code == 200
+        baseline = "ServeReplica:tollama:baseline"
+        wait_for(lambda: not plain.processes(baseline), 30, "the end of the empty process, after 2 s and not 60")
 
 
 def test_plain_serve_run_opens_no_address_to_others_without_a_key(tmp_path: Path) -> None:
