@@ -32,7 +32,7 @@ class Resident:
     """One model in memory (or on its way there). ``expires`` is on the clock's scale; inf is for ever, and -inf marks
     a model that is to go as soon as nobody uses it. One that is ``stopped`` is to go then, too, unless somebody new
     asks for it before. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
-    ``load`` gave."""
+    ``load`` gave; ``told`` says whether an answer was marked as the one that tells of the load."""
 
     ref: ModelRef
     loading: asyncio.Future[None]
@@ -41,6 +41,7 @@ class Resident:
     model: Any = None
     capabilities: Capabilities | None = None
     load_s: float = 0.0
+    told: bool = False
     users: int = 0
     last_used: float = 0.0
     keep_alive: float = 0.0
