@@ -60,25 +60,38 @@ class _Strict(BaseModel):
 class DoorArgs(_Strict):
     """The ingress's own listening address."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(settings_module.DEFAULT_PORT, ge=1, le=65535)
+    host: str = Field("127.0.0.1", description="Address that the API listens on; beyond this machine with API keys.")
+    port: int = Field(settings_module.DEFAULT_PORT, ge=1, le=65535, description="Port of the API.")
 
 
 class IngressArgs(_Strict):
-    """Replicas of the ingress: two share the address, so that no connection is refused while one is replaced."""
+    """The ingress."""
 
-    replicas: int = Field(1, ge=1, le=16)
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Replicas, which share the address: with two, no connection is refused while one is replaced.",
+    )
 
 
 class FamilyArgs(_Strict):
-    """One family's place: its share of a GPU (0 where the cluster has none), replicas, threads, device and dtype."""
+    """One family's place."""
 
-    enabled: bool = True
-    num_gpus: float | None = Field(None, ge=0)
-    max_replicas: int = Field(1, ge=1)
-    threads: int | None = Field(None, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    enabled: bool = Field(True, description="Whether the family is served at all.")
+    num_gpus: float | None = Field(
+        None,
+        ge=0,
+        description="Share of a GPU: at most 1, or a whole number; 0 where there is no GPU. Default: the family's own.",
+    )
+    max_replicas: int = Field(1, ge=1, description="Most processes of the family at once.")
+    threads: int | None = Field(None, ge=1, description="Threads that a process computes with; default: the cores.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto is the GPU where the family has a share of one, else the CPU; cuda insists on it."
+    )
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32", description="What models compute in; auto is bfloat16 on a GPU that has it, else float32."
+    )
 
     @field_validator("num_gpus")
     @classmethod
@@ -89,12 +102,16 @@ class FamilyArgs(_Strict):
 
 
 class GraphArgs(_Strict):
-    """``home`` overrides TOLLAMA_HOME; ``door: null`` leaves Serve's proxy as the only way in."""
+    """``args`` in serve_config.yaml."""
 
-    home: str | None = None
-    door: DoorArgs | None = DoorArgs()
-    ingress: IngressArgs = IngressArgs()
-    families: dict[str, FamilyArgs] = Field(default_factory=dict)
+    home: str | None = Field(None, description="In place of the setting home.")
+    door: DoorArgs | None = Field(
+        DoorArgs(), description="The ingress's own address; null leaves Serve's proxy as the only way in."
+    )
+    ingress: IngressArgs = Field(IngressArgs(), description="The ingress.")
+    families: dict[str, FamilyArgs] = Field(
+        default_factory=dict, description="By name; a family that is not named has its defaults."
+    )
 
 
 def build(args: GraphArgs) -> Application:
@@ -175,13 +192,14 @@ def _family(spec: FamilySpec, args: FamilyArgs, settings: Settings, gpus: Gpus) 
         gpu_share=share,
         max_memory_fraction=settings.max_memory_fraction,
     )
+    linger = {"linger": settings.family_linger} if "family_linger" in settings.sources else {}
     deployment = serve.deployment(
         name=spec.name,
         max_ongoing_requests=MAX_ONGOING,
         autoscaling_config={
             "min_replicas": 0,
             "max_replicas": args.max_replicas,
-            "policy": {"policy_kwargs": {"share": share, "gpus": gpus.number}},
+            "policy": {"policy_kwargs": {"share": share, "gpus": gpus.number, **linger}},
             **SCALING,
         },
         request_router_config=router_config(args.max_replicas),

@@ -250,6 +250,8 @@ class Family:
             answers = await work.run(attempt, report)
             if work.cause == OOM:
                 self._residency.retire(resident)
+            load_first = cold and not resident.told
+            resident.told = resident.told or load_first
         waited = time.perf_counter() - arrived - load_s - work.seconds
         return Result(
             tuple(pack(part) for part in answers),
@@ -261,6 +263,7 @@ class Family:
             peak_memory_mb=peak_mb(),
             cause=work.cause,
             started=self._started,
+            load_first=load_first,
         )
 
     async def _room(self) -> Room:

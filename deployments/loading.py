@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from deployments import memory
@@ -26,7 +27,7 @@ def loaded(resident: Resident, adapter: Callable[[], Adapter], placement: Placem
     ref = resident.ref
     start, before = time.perf_counter(), room.used()
     try:
-        model = adapter().load(ref, placement)
+        model = adapter().load(ref, replace(placement, dtype=room.precision(placement.dtype)))
         resident.capabilities = adapter().capabilities(model, ref.capabilities)
     except Exception as error:
         cause, raised = cause_of(error), type(error).__name__

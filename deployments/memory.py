@@ -30,8 +30,9 @@ MB = 1e6
 Taken = Mapping[str, float]
 """Megabytes of each memory."""
 
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "float32": 4, "bfloat16": 2}
-"""Bytes of one floating-point number, by safetensors' names and by ours."""
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+WIDTHS |= {"float32": 4, "bfloat16": 2, "auto": 4}
+"""Bytes of one floating-point number, by safetensors' names and by ours. ``auto`` is no more than that."""
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors file's header: the format's own limit."""
 
@@ -97,7 +98,8 @@ class Memory:
     """The memories of one replica. At most ``fraction`` of the host's may be used, by whomever; on a GPU at most the
     replica's ``share`` of the card, and that fraction of it. ``share`` is 0 for a replica that computes on the CPU.
 
-    :meth:`room` and :meth:`used` ask torch when there is a GPU: they belong in the thread that computes.
+    :meth:`room`, :meth:`used` and :meth:`precision` ask torch when there is a GPU: they belong in the thread that
+    computes.
     """
 
     fraction: float
@@ -129,6 +131,13 @@ class Memory:
         if (cuda := self._card()) is not None:
             used[DEVICE] = cuda.memory_allocated() / MB
         return used
+
+    def precision(self, dtype: str) -> str:
+        """``auto`` as a type: bfloat16 on a card that has it, else float32. Any other is itself."""
+        if dtype != "auto":
+            return dtype
+        cuda = self._card()
+        return "bfloat16" if cuda is not None and cuda.is_bf16_supported(including_emulation=False) else "float32"
 
     def need(self, ref: ModelRef) -> Taken:
         """What a model is going to take: what it took before in this process, else what its weights say, 0 when there

@@ -41,7 +41,7 @@ class Result:
     """The family's answer: per request a pickled list of :class:`tollama.seam.ItemForecast` or ``ItemFailure``, one per
     item in order; and what it took (milliseconds, megabytes). ``batch_series`` counts the items of one tensor call.
     ``cause`` is ``oom`` when items failed because memory ran out. ``started`` is when the process started, in seconds
-    since the epoch."""
+    since the epoch. ``load_first`` marks one answer of all that waited for a load: the one that is counted for it."""
 
     parts: tuple[bytes, ...]
     queue_ms: float
@@ -53,6 +53,7 @@ class Result:
     identity: tuple[str, int] = (__version__, SEAM_VERSION)
     cause: str | None = None
     started: float = 0.0
+    load_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Resident:
     a retired model, which nobody new is given and which goes as soon as nobody uses it. One that is ``stopped`` is to
     go then, too, unless somebody new asks for it before. ``deadline`` is when the last of those who wait for its load
     gives up. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
-    ``load`` gave."""
+    ``load`` gave; ``told`` says whether an answer was marked as the one that tells of the load."""
 
     ref: ModelRef
     loading: asyncio.Future[None]
@@ -45,6 +45,7 @@ class Resident:
     model: Any = None
     capabilities: Capabilities | None = None
     load_s: float = 0.0
+    told: bool = False
     users: int = 0
     last_used: float = 0.0
     keep_alive: float = 0.0

@@ -1,8 +1,8 @@
 """The application's one autoscaling policy: who waits and what families hold -> replicas per family.
 
 Serve calls it inside its controller at each tick, so it never blocks and imports nothing heavy. It learns a family's
-share of a GPU, and how many GPUs there are, from the ``policy_kwargs`` of the family's own deployment, where
-:mod:`deployments.app` writes them; to Serve itself they mean nothing.
+share of a GPU, how many GPUs there are, and what the setting ``family_linger`` says, from the ``policy_kwargs`` of the
+family's own deployment, where :mod:`deployments.app` writes them; to Serve itself they mean nothing.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ class Policy:
     is free, else those of idle families, least recently used first, whatever they hold. A busy family is waited for,
     and none is started that has no room, so Ray has never more to place than fits.
 
-    ``linger`` None is 60 s, and 0 with a share of a GPU. ``target`` is how many calls one replica is to have: one that
-    computes, one that is ready when it is done (a call carries many requests, see :mod:`deployments.ingress.courier`);
-    ``settle`` the seconds that a lower load lasts before a replica goes, with all that it holds.
+    ``linger`` None is 60 s, and 0 with a share of a GPU; the setting goes before it. ``target`` is how many calls one
+    replica is to have: one that computes, one that is ready when it is done (a call carries many requests, see
+    :mod:`deployments.ingress.courier`); ``settle`` the seconds that a lower load lasts before a replica goes, with all
+    that it holds.
     """
 
     def __init__(
@@ -126,14 +127,15 @@ class Policy:
         for key, context in contexts.items():
             told = context.config.policy.policy_kwargs
             gpus = max(gpus, int(told.get("gpus", 0)))
-            families[key] = family = self._look(context, float(told.get("share", 0)), now)
+            linger = told.get("linger", self.linger)
+            families[key] = family = self._look(context, float(told.get("share", 0)), linger, now)
             state[key] = self._settle(family, context, now)
         self._share_out([family for family in families.values() if family.share], gpus, now)
         for key, family in families.items():
             state[key] |= {name: getattr(family, name) for name in KEPT}
         return {key: family.wanted for key, family in families.items() if family.wanted is not None}, state
 
-    def _look(self, context: Context, share: float, now: float) -> _Family:
+    def _look(self, context: Context, share: float, linger: float | None, now: float) -> _Family:
         """The family as if it were alone."""
         before = context.policy_state
         known, doubt = self._calls(context, now)
@@ -148,7 +150,8 @@ class Policy:
         told = (context.aggregated_metrics or {}).get("hold")
         holding = sum(held > 0 for held in told.values()) if told else 1
         empty = (before.get("empty") or now) if runs and not known and not holding else None
-        linger = (0.0 if share else LINGER_S) if self.linger is None else self.linger
+        if linger is None:
+            linger = 0.0 if share else LINGER_S
         if requests > 0:
             wanted = max(1, -(-int(requests) // max(1, int(self.target))))
         else:

@@ -1,11 +1,13 @@
 """What of the HTTP API a newer schema takes away from clients: compared as OpenAPI documents.
 
 A request may not be narrowed, an answer may not lose what it promised. Each break is one line of text; a break that is
-meant has that very line in ``docs/compatibility.md``.
+meant has that very line in ``docs/compatibility.md``. The older schema is that of the newest released version, which is
+kept beside this module and which ``make docs`` leaves alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ Schema = dict[str, Any]
 NOTES = Path(__file__).with_name("compatibility.md")
 UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+
+
+def released(folder: Path = NOTES.parent) -> Schema:
+    """The schema of the newest released version: the last of ``openapi-VERSION.json``. ValueError without any."""
+    found = {tuple(map(int, path.stem.partition("-")[2].split("."))): path for path in folder.glob("openapi-*.json")}
+    if not found:
+        raise ValueError(f"{folder} has no openapi-VERSION.json of a released version to compare with")
+    schema: Schema = json.loads(found[max(found)].read_text())
+    return schema
 
 
 def unnoted(old: Schema, new: Schema) -> list[str]:
@@ -35,12 +46,22 @@ def _operations(old: Schema, new: Schema) -> Iterator[str]:
             if now is None:
                 yield f"{at} is gone"
                 continue
-            known = {parameter["name"] for parameter in was.get("parameters", [])}
-            for parameter in now.get("parameters", []):
-                if parameter.get("required") and parameter["name"] not in known:
-                    yield f"{at} needs the parameter {parameter['name']}"
+            yield from _parameters(at, was.get("parameters", []), now.get("parameters", []), old, new)
             yield from _bodies(at, was.get("requestBody"), now.get("requestBody"), old, new)
             yield from _answers(at, was["responses"], now["responses"], old, new)
+
+
+def _parameters(at: str, was: list[Schema], now: list[Schema], old: Schema, new: Schema) -> Iterator[str]:
+    olds, news = ({(one["in"], one["name"]): one for one in listed} for listed in (was, now))
+    for key, one in olds.items():
+        if key not in news:
+            yield f"{at} no longer takes the parameter {one['name']}"
+        else:
+            where = f"{at} parameter {one['name']}"
+            yield from _Walk(old, new, asked=True).schema(one["schema"], news[key]["schema"], where)
+    for key, one in news.items():
+        if one.get("required") and not olds.get(key, {}).get("required"):
+            yield f"{at} needs the parameter {one['name']}"
 
 
 def _bodies(at: str, was: Schema | None, now: Schema | None, old: Schema, new: Schema) -> Iterator[str]:

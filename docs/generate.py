@@ -9,12 +9,14 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, Literal, cast, get_args, get_origin
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.routing import Route
 
 from docs import api, compatibility
@@ -39,7 +41,7 @@ def pages() -> dict[Path, str]:
     }
     tables: dict[str, tuple[Callable[[], str], ...]] = {
         "errors": (errors,),
-        "settings": (settings,),
+        "settings": (settings, arguments),
         "metrics": (metrics,),
         "models": (models, matrix),
         "roadmap": (inventory,),
@@ -135,6 +137,34 @@ def settings() -> str:
     return _table(("key", "environment", "default", "what it does"), rows)
 
 
+def arguments() -> str:
+    """Every argument of the graph, by its path under ``args`` in serve_config.yaml."""
+    from deployments.app import GraphArgs
+
+    def rows(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, ...]]:
+        for name, field in model.model_fields.items():
+            kinds = get_args(field.annotation) or (field.annotation,)
+            inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+            path, default = f"{above}{name}", field.get_default(call_default_factory=True)
+            shown = "" if inner else f"`{json.dumps(default)}`"
+            yield f"`{path}`", _kind(field.annotation), shown, str(field.description)
+            if inner is not None:
+                yield from rows(inner, f"{path}.NAME." if get_origin(field.annotation) is dict else f"{path}.")
+
+    return _table(("argument", "type", "default", "what it is"), rows(GraphArgs))
+
+
+def _kind(annotation: Any) -> str:
+    """A type as a person reads it: the values that are allowed, or its name; ``null`` where that is."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    if annotation is NoneType:
+        return "null"
+    if get_origin(annotation) is UnionType:
+        return " or ".join(_kind(one) for one in get_args(annotation))
+    return {str: "string", int: "integer", float: "number", bool: "boolean"}.get(annotation, "object")
+
+
 def metrics() -> str:
     """Every metric."""
     from deployments.ingress.metrics import METRICS
@@ -208,8 +238,8 @@ def commands() -> str:
 
 
 def main() -> int:
-    """Write what is stale. The schema is renewed only when every break of compatibility has its note."""
-    if OPENAPI.exists() and (found := compatibility.unnoted(json.loads(OPENAPI.read_text()), schema())):
+    """Write what is stale, but only when every break with the last released schema has its note."""
+    if found := compatibility.unnoted(compatibility.released(), schema()):
         print("These changes break clients; note each in docs/compatibility.md:", *found, sep="\n", file=sys.stderr)
         return 1
     for path, text in pages().items():

@@ -116,9 +116,6 @@ def render(config: Path, settings: Settings) -> str:
     arguments["home"] = str(settings.home)
     if arguments.get("door", {}) is not None:
         arguments["door"] = {"host": settings.host, "port": settings.port}
-    policy = application.setdefault("autoscaling_policy", {}).setdefault("policy_kwargs", {})
-    if "family_linger" in settings.sources:
-        policy["linger"] = settings.family_linger
     return str(yaml.safe_dump(graph, sort_keys=False))
 
 

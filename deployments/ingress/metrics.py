@@ -2,7 +2,8 @@
 
 Several ingress replicas share one address, and a scrape reaches one of them. So the values live in files, one set per
 process, that the library keeps (its multiprocess mode); a page is the sum of all of them, those of processes that are
-gone included, and a restarted ingress goes on counting where the last one was killed. What replicas hold is asked of
+gone included (:mod:`deployments.ingress.tallies`), and a restarted ingress goes on counting where the last one was
+killed. What replicas hold is asked of
 them for each page instead (:mod:`deployments.ingress.holdings`). Ray's own metrics are on Ray's own page.
 
 The library would take its mode from the environment when it is imported. An environment of its own costs the ingress
@@ -22,15 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 from deployments.ingress.holdings import Reports
+from deployments.ingress.tallies import ALIVE, lives, merged
 from deployments.messages import Call, Result
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ FOLDER = "metrics"
 """The values' folder in the run folder."""
 LOOK_S = 1.0
 """How old the gauges of another ingress replica may be on a page."""
-ALIVE = ".alive"
-"""End of the name of the file that a process holds a lock on while it lives."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 SERIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -124,7 +123,7 @@ METRICS = {
 def prepare(folder: Path) -> Path:
     """The folder, made; emptied unless an ingress lives that counts in it. For who starts a graph."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not any(_lives(path) for path in folder.glob(f"*{ALIVE}")):
+    if not any(lives(path) for path in folder.glob(f"*{ALIVE}")):
         for path in folder.iterdir():
             path.unlink(missing_ok=True)
     return folder
@@ -203,7 +202,7 @@ class Metrics:
     def restarts(self) -> dict[str, dict[str, int]]:
         """Family -> reason -> deaths that any ingress replica has counted."""
         found: dict[str, dict[str, int]] = {}
-        for family in _merged(self._folder, "counter_*.db"):
+        for family in merged(self._folder, "counter_*.db"):
             for sample in family.samples:
                 if sample.name == "tollama_restarts_total" and sample.value:
                     found.setdefault(sample.labels["family"], {})[sample.labels["reason"]] = int(sample.value)
@@ -211,17 +210,9 @@ class Metrics:
 
     def page(self, held: Mapping[str, Reports]) -> bytes:
         """Prometheus's text: every process's values added up, and what replicas hold. Reads a few small files."""
-        self._bury()
         registry = CollectorRegistry()
         registry.register(_Page(self._folder, held))
         return generate_latest(registry)
-
-    def _bury(self) -> None:
-        """Take away the gauges of processes that are gone; what they counted stays."""
-        for path in self._folder.glob("gauge_live*.db"):
-            pid = path.stem.rpartition("_")[2]
-            if not _lives(self._folder / f"{pid}{ALIVE}"):
-                mark_process_dead(int(pid), str(self._folder))  # type: ignore[no-untyped-call]
 
 
 class FamilyMetrics:
@@ -233,7 +224,6 @@ class FamilyMetrics:
         self._inference_seconds = metrics.inference_seconds
         self._load_seconds = metrics.load_seconds
         self._models: dict[str, Histogram] = {}
-        self._loads: dict[str, float] = {}
 
     def answered(self, call: Call, result: Result) -> None:
         """The family answered requests that travelled together as ``call``."""
@@ -243,9 +233,8 @@ class FamilyMetrics:
                 inference = self._models[call.model] = self._inference_seconds.labels(call.model)
             inference.observe(result.inference_ms / 1e3)
             self._batch.observe(result.batch_series)
-        # Every call that waited for a load tells it: the same load is the very same number.
-        if result.load_ms and self._loads.get(call.model) != result.load_ms:
-            self._loads[call.model] = result.load_ms
+        # Calls of another ingress replica, too, may have waited for the load: the family marks one of all.
+        if result.load_first:
             self._load_seconds.labels(call.model).observe(result.load_ms / 1e3)
 
     def cold_start(self) -> None:
@@ -259,7 +248,7 @@ class _Page(Collector):
         self._held = held
 
     def collect(self) -> Iterator[Family]:
-        yield from _merged(self._folder, "*.db")
+        yield from merged(self._folder)
         names = ("tollama_loaded_models", "tollama_memory_bytes", "tollama_vram_bytes")
         models, memory, vram = (
             GaugeMetricFamily(name, METRICS[name].text, labels=METRICS[name].labels) for name in names
@@ -271,22 +260,6 @@ class _Page(Collector):
                 memory.add_metric(labels, sum(held["memory_mb"] for held in one["models"]) * 1e6)
                 vram.add_metric(labels, sum(held["vram_mb"] for held in one["models"]) * 1e6)
         yield from (models, memory, vram)
-
-
-def _merged(folder: Path, pattern: str) -> Iterable[Family]:
-    # One that was killed as it began a file left it empty.
-    files = [str(path) for path in sorted(folder.glob(pattern)) if path.stat().st_size]
-    found: Iterable[Family] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-    return found
-
-
-def _lives(lock: Path) -> bool:
-    """Whether the process that holds this lock is there; process ids are used again, locks are not."""
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _count_in(folder: Path) -> None:

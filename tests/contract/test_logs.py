@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -52,8 +53,26 @@ def test_a_request_is_followed_through_every_process(api: httpx.Client, server: 
     assert "the request asked for it" in json.dumps(lines(server, "mock", known)), "the cause, that no client is told"
     told = lines(server, "mock", known)[0]
     assert {"asctime", "levelname", "message", "deployment", "replica", "request_id"} <= set(told)
-    controller = (server.home / "logs/serve").glob("controller_*.log")
-    assert any("mock" in line for path in controller for line in path.read_text().splitlines())
+
+
+def scalings(server: Server) -> list[str]:
+    """What Serve's controller has written about the number of the family's processes: whence and whither."""
+    found = []
+    for path in (server.home / "logs/serve").glob("controller_*.log"):
+        for line in path.read_text().splitlines():
+            told = json.loads(line)["message"]
+            if scaled := re.match(r"(?:Up|Down)scaling Deployment\(name='mock', .*?(from \d+ to \d+) replicas", told):
+                found.append(scaled[1])
+    return found
+
+
+def test_a_family_that_starts_and_goes_is_told_by_the_controller(server: Server) -> None:
+    without_process(server)
+    before = len(scalings(server))
+    assert server.forecast(keep_alive=0).status_code == 200
+    wait_for(lambda: scalings(server)[before:] == ["from 0 to 1"], 5, "the line of scaling up")
+    without_process(server)
+    wait_for(lambda: scalings(server)[before:] == ["from 0 to 1", "from 1 to 0"], 5, "the line of scaling down")
 
 
 def test_an_unload_is_told(api: httpx.Client, server: Server) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from deployments import exposure
 from deployments.app import GraphArgs
 from tests.serving import CHECKOUT
+from tollama.errors import ConfigError
+from tollama.keys import made
+from tollama.settings import Settings, load
+from tollama.version import __version__
 
 SERVICE: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy/rayservice.yaml").read_text())
 SHIPPED: dict[str, Any] = yaml.safe_load((CHECKOUT / "serve_config.yaml").read_text())
@@ -42,3 +49,43 @@ def test_ports_mounts_and_versions_fit_together() -> None:
     volumes = {one["name"] for one in POD["volumes"]}
     assert {mount["name"] for mount in HEAD["volumeMounts"]} == volumes
     assert CLUSTER["authOptions"] == {"mode": "token"}
+
+
+def settings(home: Path, secrets: dict[str, str]) -> Settings:
+    """What a pod's processes read: the file's environment, with what Kubernetes puts in the place of the secrets."""
+    env = {"TOLLAMA_HOME": str(home)}
+    for one in HEAD["env"]:
+        if one["name"] not in env:
+            (secret,) = [one.get("valueFrom", {}).get("secretKeyRef")]
+            env[one["name"]] = secrets.get(f"{secret['name']}/{secret['key']}", "")
+    return load(env)
+
+
+def test_the_graph_that_it_opens_to_others_is_guarded_by_the_secrets_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", CLUSTER["authOptions"]["mode"])
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(exposure, "_proxy", lambda: GRAPH["http_options"].get("host", "0.0.0.0"))
+    guarded = settings(tmp_path, {"tollama-api-keys/keys": f"{made('a')[0]},{made('b')[0]}"})
+    assert len(guarded.api_keys) == 2
+    assert exposure.exposed(None, guarded) is True
+    with pytest.raises(ConfigError, match="there is no API key"):
+        exposure.exposed(None, settings(tmp_path, {}))
+
+
+def test_the_docs_make_the_secret_and_the_volume_that_it_names() -> None:
+    told = (CHECKOUT / "docs/operations.md").read_text()
+    (secret,) = [one["valueFrom"]["secretKeyRef"] for one in HEAD["env"] if "valueFrom" in one]
+    assert f"kubectl create secret generic {secret['name']} --from-literal={secret['key']}=" in told
+    (claim,) = [one["persistentVolumeClaim"]["claimName"] for one in POD["volumes"] if "persistentVolumeClaim" in one]
+    assert yaml.safe_load((CHECKOUT / "deploy/home.yaml").read_text())["metadata"]["name"] == claim
+    steps = [told.index(f"kubectl apply -f deploy/{name}.yaml") for name in ("home", "rayservice")]
+    assert steps == sorted(steps)
+
+
+def test_the_image_is_of_the_same_ray_and_has_the_name_that_the_pod_asks_for() -> None:
+    image = (CHECKOUT / "deploy/Dockerfile").read_text()
+    assert f"FROM rayproject/ray:{CLUSTER['rayVersion']}-py311\n" in image
+    assert f"-t {HEAD['image']} ." in image
+    assert HEAD["image"] == f"tollama:{__version__}"

@@ -34,7 +34,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "home/config.json").write_text(json.dumps({"hf_endpoint": f"https://user:{WORD}@hub.example"}))
     command = [str(TOLLAMA), "serve", "--config", str(folder / "serve_config.yaml")]
     secrets = {"HF_TOKEN": WORD, "HTTPS_PROXY": f"http://user:{WORD}@proxy.example:3128", "RAY_OWN_PASSWORD": WORD}
-    with Server(folder / "home", command, TOLLAMA_FAMILY_LINGER="60", **secrets) as running:
+    with Server(folder / "home", command, TOLLAMA_FAMILY_LINGER="60", TOLLAMA_LOG_LEVEL="DEBUG", **secrets) as running:
         wait_for(lambda: len(running.processes(INGRESS)) == 2, 60)
         yield running
 
@@ -56,6 +56,13 @@ def page(server: Server) -> dict[str, float]:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}"] = sample.value
     return found
+
+
+def told(server: Server, message: str) -> list[dict[str, Any]]:
+    """The lines of the ingress's log whose message begins so."""
+    files = (server.home / "logs/serve").glob("*ingress*.log")
+    lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    return [line for line in lines if line["message"].startswith(message)]
 
 
 def info(server: Server) -> dict[str, Any]:
@@ -82,6 +89,14 @@ def test_two_ingress_replicas_make_one_page(watched: Server) -> None:
     assert {page(watched)[FORECASTS] for _ in range(10)} == {20}
     assert page(watched)['tollama_cold_starts_total{family="mock"}'] == 1
     assert page(watched)['tollama_load_seconds_count{model="mock"}'] == 1
+
+
+def test_where_a_request_goes_is_told_at_the_debug_level_under_its_id(watched: Server) -> None:
+    answer = watched.post("/v1/forecast", request(keep_alive="5m"), headers={"X-Request-ID": "routed-1"})
+    assert answer.status_code == 200
+    routed = "1 series go to the family mock for the model mock"
+    (line,) = wait_for(lambda: [one for one in told(watched, routed) if one.get("request_id") == "routed-1"], 5)
+    assert (line["levelname"], line["deployment"]) == ("DEBUG", "tollama_ingress")
 
 
 def test_a_killed_ingress_takes_no_count_with_it(watched: Server) -> None:
@@ -113,10 +128,13 @@ def test_a_dead_family_is_counted_and_told_by_every_ingress_replica(watched: Ser
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: page(watched)[CRASHES] == before + 1, 30, "the death on the page")
     wait_for(lambda: all((info(watched)["families"]["mock"]["last_death"]) for _ in range(5)), 30)
-    told = info(watched)["families"]["mock"]
-    assert told["last_death"]["reason"] == "crash"
-    assert told["last_death"]["at"].startswith("20")
-    assert told["restarts"] == {"crash": before + 1}
+    family = info(watched)["families"]["mock"]
+    assert family["last_death"]["reason"] == "crash"
+    assert family["last_death"]["at"].startswith("20")
+    assert family["restarts"] == {"crash": before + 1}
+    lines = told(watched, "a process of the family mock ended (crash)")
+    assert len(lines) == before + 1, "by the ingress that found it, and no other"
+    assert {line["levelname"] for line in lines} == {"ERROR"}
     forecasts(watched, 1)
     wait_for(lambda: [one["pid"] for one in info(watched)["families"]["mock"]["replicas"]] != [pid], 30)
 
@@ -139,12 +157,12 @@ def test_a_stopped_process_holds_nobody_up(watched: Server) -> None:
 def test_no_secret_is_told_by_the_server_or_the_command_line(watched: Server) -> None:
     for path in ("/api/info", "/v1/info", "/metrics"):
         assert WORD not in fresh(watched, path).text
-    told = info(watched)
-    assert told["environment"]["HF_TOKEN"] == told["environment"]["RAY_OWN_PASSWORD"] == "[redacted]"
-    assert told["environment"]["HTTPS_PROXY"] == "http://[redacted]@proxy.example:3128"
-    assert told["config"]["hf_token"] == {"value": "[redacted]", "source": "environment", "env": "TOLLAMA_HF_TOKEN"}
-    assert told["config"]["hf_endpoint"]["value"] == "https://[redacted]@hub.example"
-    assert told["config"]["hf_endpoint"]["source"] == "config"
+    given = info(watched)
+    assert given["environment"]["HF_TOKEN"] == given["environment"]["RAY_OWN_PASSWORD"] == "[redacted]"
+    assert given["environment"]["HTTPS_PROXY"] == "http://[redacted]@proxy.example:3128"
+    assert given["config"]["hf_token"] == {"value": "[redacted]", "source": "environment", "env": "TOLLAMA_HF_TOKEN"}
+    assert given["config"]["hf_endpoint"]["value"] == "https://[redacted]@hub.example"
+    assert given["config"]["hf_endpoint"]["source"] == "config"
     for arguments in (["info"], ["info", "--json"]):
         shown = command(watched, *arguments)
         assert WORD not in shown

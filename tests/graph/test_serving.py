@@ -7,10 +7,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -278,22 +276,6 @@ def test_a_taken_port_and_a_second_server_on_one_home_are_told_at_once(second: S
     assert "already" in same.stderr
 
 
-def test_sigterm_answers_what_is_in_flight_and_leaves_nothing(second: Server) -> None:
-    """Last in this module: it stops the second server."""
-    second.forecast()
-    answers: list[httpx.Response] = []
-    slow = threading.Thread(target=lambda: answers.append(second.forecast(options={"delay_s": 3.0})))
-    slow.start()
-    wait_for(lambda: any(model["in_use"] for model in second.ps() if model["name"] == "mock"))
-    assert second.stop(signal.SIGTERM) == 0
-    slow.join(30)
-    assert answers[0].status_code == 200, answers[0].text
-    assert second.processes("") == []
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", second.port))
-
-
 def test_plain_serve_run_gives_the_same_graph(server: Server, tmp_path: Path) -> None:
     plain = Server(tmp_path / "home", TOLLAMA_FAMILY_LINGER="2")
     del plain.environment["TOLLAMA_RUNTIMES_DIR"]
@@ -312,6 +294,10 @@ def test_plain_serve_run_gives_the_same_graph(server: Server, tmp_path: Path) ->
             answer = plain.forecast(base, model="seasonal-naive")
             assert answer.status_code == 200, answer.text
             assert answer.json()["forecasts"] == server.forecast(model="seasonal-naive").json()["forecasts"]
+        assert plain.get("/api/info").json()["config"]["family_linger"]["value"] == 2
+        assert plain.forecast(model="seasonal-naive", keep_alive=0).status_code == 200
+        baseline = "ServeReplica:tollama:baseline"
+        wait_for(lambda: not plain.processes(baseline), 30, "the end of the empty process, after 2 s and not 60")
 
 
 def test_plain_serve_run_opens_no_address_to_others_without_a_key(tmp_path: Path) -> None:

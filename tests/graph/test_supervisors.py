@@ -18,6 +18,8 @@ from tests.serving import CHECKOUT, TOLLAMA, Server, request, wait_for
 INGRESS = "ServeReplica:tollama:ingress"
 CONTROLLER = "ServeController"
 MOCK = "ServeReplica:tollama:mock"
+LONGEST_AWAY_S = 8.0
+"""It takes some 2 s; this is for a machine that does other things as well."""
 
 
 class Clients:
@@ -88,7 +90,9 @@ def test_the_only_ingress_is_back_at_the_same_address(server: Server) -> None:
         wait_for(lambda: clients.refused + clients.lost > 0, 10, "the ingress's end")
         before = clients.ok
         wait_for(lambda: clients.ok > before, 30, "an answer of the new ingress")
-        print(f"answers again after {time.monotonic() - killed:.2f} s")
+        away = time.monotonic() - killed
+        print(f"answers again after {away:.2f} s")
+        assert away < LONGEST_AWAY_S
         wait_for(lambda: clients.ok > before + 20)
     assert clients.others == []
     assert server.processes(MOCK) == [mock], "families live on"

@@ -36,6 +36,7 @@ class Stranger:
         self.on_load: dict[str, Callable[[], Exception | None]] = {}
         self.on_forecast: dict[str, Exception] = {}
         self.loads: list[str] = []
+        self.types: list[str] = []
         self.loaded: set[str] = set()
         self.parts: list[list[str]] = []
         self.gate: threading.Event | None = None
@@ -52,6 +53,7 @@ class Stranger:
 
     def load(self, ref: ModelRef, placement: Placement) -> Any:
         self.loads.append(ref.name)
+        self.types.append(placement.dtype)
         error = self.on_load.get(ref.name, lambda: None)()
         if error is not None:
             raise error
@@ -155,6 +157,30 @@ def test_a_replica_tells_of_itself_what_metrics_and_diagnostics_ask(monkeypatch:
         assert [one["name"] for one in (await family.report())["models"]] == ["m"]
 
     run(monkeypatch, check)
+
+
+def test_one_answer_of_all_that_waited_for_a_load_is_marked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        answers = await asyncio.gather(*(ask(family, [f"s{number}"]) for number in range(3)))
+        assert all(isinstance(one, Result) and one.load_ms > 0 for one in answers)
+        assert [one.load_first for one in answers if isinstance(one, Result)].count(True) == 1
+        later = await ask(family)
+        assert isinstance(later, Result)
+        assert (later.load_ms, later.load_first) == (0.0, False)
+        await family.drop("m")
+        again = await ask(family)
+        assert isinstance(again, Result)
+        assert again.load_first
+
+    run(monkeypatch, check)
+
+
+def test_an_adapter_is_told_a_type_where_the_config_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        assert isinstance(await ask(family), Result)
+        assert adapter.types == ["float32"]
+
+    run(monkeypatch, check, Placement(dtype="auto"))
 
 
 def test_a_series_that_fails_is_answered_alone_in_its_own_request(monkeypatch: pytest.MonkeyPatch) -> None:

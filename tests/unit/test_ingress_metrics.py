@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -111,6 +114,79 @@ def test_a_page_adds_up_all_processes_and_keeps_what_a_killed_one_counted(
     assert metrics.restarts() == {"mock": {"hang": 3}}
 
 
+def leave_dead(folder: Path, pid: int) -> None:
+    """The files of a process that counted what this one has, and is gone."""
+    for path in list(folder.glob(f"*_{os.getpid()}.db")):
+        shutil.copy(path, folder / f"{path.stem.rpartition('_')[0]}_{pid}.db")
+
+
+def counting(folder: Path) -> Metrics:
+    """Two forecasts counted, of a second each."""
+    metrics = Metrics(folder, ["mock"])
+    metrics.requests.labels("/v1/forecast", "mock", "200").inc(2)
+    for _ in range(2):
+        metrics.request_seconds.labels("/v1/forecast").observe(1.0)
+    return metrics
+
+
+def test_files_of_dead_processes_are_folded_into_one_of_each_kind(folder: Path) -> None:
+    metrics = counting(folder)
+    for dead in (3, 5):
+        for number in range(dead):
+            leave_dead(folder, 10**8 + number)
+        page = samples(metrics.page({}))
+        ids = {path.stem.rpartition("_")[2] for path in folder.glob("*.db")}
+        assert ids == {str(os.getpid()), "dead"}
+    assert page[REQUESTS] == 2 * 9
+    assert page['tollama_request_seconds_count{route="/v1/forecast"}'] == 2 * 9
+    assert page['tollama_request_seconds_sum{route="/v1/forecast"}'] == pytest.approx(2 * 9)
+    assert page['tollama_request_seconds_bucket{le="0.5",route="/v1/forecast"}'] == 0
+    assert page['tollama_request_seconds_bucket{le="1.0",route="/v1/forecast"}'] == 2 * 9
+    assert samples(metrics.page({}))[REQUESTS] == 2 * 9
+
+
+@pytest.mark.parametrize("steps", range(14))
+def test_a_fold_that_was_cut_short_is_finished_or_begun_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    metrics = counting(folder)
+    for number in range(3):
+        leave_dead(folder, 10**8 + number)
+
+    class Killed(BaseException):
+        pass
+
+    left = steps
+
+    def until(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*args, **kwargs)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "unlink", "write_text"):
+            patch.setattr(Path, name, until(getattr(Path, name)))
+        with suppress(Killed):
+            metrics.page({})
+    page = samples(metrics.page({}))
+    assert page[REQUESTS] == page['tollama_request_seconds_count{route="/v1/forecast"}'] == 2 * 4
+
+
+def test_pages_that_bury_the_same_dead_at_once_all_come_out(folder: Path) -> None:
+    metrics = counting(folder)
+    for number in range(30):
+        leave_dead(folder, 10**8 + number)
+    with ThreadPoolExecutor(6) as pool:
+        pages = list(pool.map(lambda _: samples(metrics.page({})), range(18)))
+    assert {page[REQUESTS] for page in pages} == {2 * 31}
+    assert {page[DEPTH] for page in pages} == {0}
+
+
 def test_deaths_are_counted_once(folder: Path) -> None:
     metrics = Metrics(folder, ["mock"])
     for crashes in (1, 1, 3, 3):
@@ -140,7 +216,7 @@ def test_every_metric_is_on_a_page_under_its_name(folder: Path) -> None:
     metrics = Metrics(folder, ["mock"])
     metrics.requests.labels("/metrics", "", "200").inc()
     metrics.request_seconds.labels("/metrics").observe(0.1)
-    metrics.family("mock").answered(CALL, result(load_ms=5.0))
+    metrics.family("mock").answered(CALL, result(load_ms=5.0, load_first=True))
     model = {"state": "loaded", "memory_mb": 2.5, "vram_mb": 0.0}
     report = {"replica": "mock-1", "models": [model, {**model, "state": "loading"}]}
     page = metrics.page({"mock": [report], "torch": []})
@@ -162,9 +238,11 @@ def test_every_metric_is_on_a_page_under_its_name(folder: Path) -> None:
 def test_a_load_counts_once_for_all_who_waited_for_it(folder: Path) -> None:
     metrics = Metrics(folder, ["mock"])
     family = metrics.family("mock")
-    for load_ms in (12.5, 12.5, 0.0, 13.0):
-        family.answered(CALL, result(load_ms=load_ms))
-    family.answered(Call("mock", "", b"", (b"",), 0, CALL.task, 0.0, 0.0, ""), result(load_ms=14.0))  # a load alone
+    # Of the two that waited for the first load, another ingress replica may have had the one that is marked.
+    for load_ms, first in ((12.5, True), (12.5, False), (0.0, False), (12.5, True)):
+        family.answered(CALL, result(load_ms=load_ms, load_first=first))
+    alone = Call("mock", "", b"", (b"",), 0, CALL.task, 0.0, 0.0, "")
+    family.answered(alone, result(load_ms=14.0, load_first=True))
     page = samples(metrics.page({}))
     assert page['tollama_load_seconds_count{model="mock"}'] == 3
     assert page['tollama_inference_seconds_count{model="mock"}'] == 4

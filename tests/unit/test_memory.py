@@ -163,6 +163,7 @@ class Card:
         self.free, self.allocated, self.reserved = 1000.0, 0.0, 0.0
         self.fractions: list[float] = []
         self.emptied = 0
+        self.bfloat16 = True
 
     def is_initialized(self) -> bool:
         return True
@@ -181,6 +182,9 @@ class Card:
 
     def empty_cache(self) -> None:
         self.emptied += 1
+
+    def is_bf16_supported(self, including_emulation: bool = True) -> bool:
+        return self.bfloat16 or including_emulation
 
 
 @pytest.fixture
@@ -212,6 +216,18 @@ def test_a_family_without_torch_has_no_gpu_memory_to_look_at(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "torch", None)
     mine = Memory(0.9, share=0.5)
     assert set(mine.room()) == set(mine.used()) == {HOST}
+
+
+def test_auto_is_bfloat16_on_a_card_that_has_it_and_float32_elsewhere(
+    card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Memory(0.9, share=0.5).precision("auto") == "bfloat16"
+    card.bfloat16 = False
+    assert Memory(0.9, share=0.5).precision("auto") == "float32"
+    assert Memory(0.9, share=0.5).precision("bfloat16") == "bfloat16", "as it was asked for"
+    assert Memory(0.9).precision("auto") == "float32"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert Memory(0.9, share=0.5).precision("auto") == "float32"
 
 
 def test_on_a_cpu_torch_is_never_asked(card: Card) -> None:

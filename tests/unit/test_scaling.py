@@ -32,6 +32,8 @@ class Context:
     policy_state: dict[str, Any] = field(default_factory=dict)
     share: float = 0.0
     gpus: int = 0
+    setting: dict[str, float] = field(default_factory=dict)
+    """The linger that an operator set, as the builder passes it on."""
 
     @property
     def aggregated_metrics(self) -> dict[str, dict[str, float]]:
@@ -50,7 +52,8 @@ class Context:
 
     @property
     def config(self) -> Any:
-        return SimpleNamespace(policy=SimpleNamespace(policy_kwargs={"share": self.share, "gpus": self.gpus}))
+        told = {"share": self.share, "gpus": self.gpus, **self.setting}
+        return SimpleNamespace(policy=SimpleNamespace(policy_kwargs=told))
 
 
 class World:
@@ -155,10 +158,23 @@ def test_a_new_controller_finds_replicas_again_before_it_lets_any_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("linger", "share", "seconds"), [(None, 0.0, 60), (None, 0.5, 0.6), (7, 0.0, 7), (7, 0.5, 7), (0, 0.0, 0.6)]
+    ("linger", "setting", "share", "seconds"),
+    [
+        (None, None, 0.0, 60),
+        (None, None, 0.5, 0.6),
+        (7, None, 0.0, 7),
+        (7, None, 0.5, 7),
+        (0, None, 0.0, 0.6),
+        (None, 7, 0.0, 7),
+        (None, 7, 0.5, 7),
+        (9, 7, 0.0, 7),
+        (9, 0, 0.0, 0.6),
+    ],
 )
-def test_an_empty_process_lingers(linger: float | None, share: float, seconds: float) -> None:
+def test_an_empty_process_lingers(linger: float | None, setting: float | None, share: float, seconds: float) -> None:
     made = World(1, {"mock": share}, linger=linger)
+    if setting is not None:
+        made["mock"].setting = {"linger": setting}
     made.tell(mock=1)
     made.step()
     made.step()
