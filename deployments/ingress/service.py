@@ -27,6 +27,7 @@ from deployments.ingress.guard import Guarded, Identified, Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Installing
 from deployments.ingress.measured import Measured
+from deployments.ingress.pages import Pages
 from deployments.ingress.supervision import Supervision
 from deployments.ingress.turns import TURNS, Gpus, Turns
 from tollama import settings as settings_module
@@ -97,11 +98,12 @@ class IngressImpl:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return application(self.desk, self.config.door)
+        return application(self.desk, self.config.door, near=not self.config.exposed)
 
 
-def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
-    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered."""
+def application(desk: Desk, door: tuple[str, int] | None, *, near: bool = True) -> FastAPI:
+    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. ``near`` says
+    that only this machine reaches it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -154,6 +156,7 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(Pages, origins=desk.settings.cors_origins, near=near, keys=desk.keys)
     app.add_middleware(Identified)
     # Outermost: what another layer answers counts, too.
     every = [route for router in routers for route in router.routes]
