@@ -22,7 +22,6 @@ from tollama.contract import parse
 from tollama.errors import (
     ErrorRecord,
     InvalidRequest,
-    ModelNotFound,
     ModelNotInstalled,
     RunnerUnavailable,
     TollamaError,
@@ -103,23 +102,18 @@ def view(desk: Desk, model: Model, states: Mapping[str, str]) -> dict[str, Any]:
 async def removed(desk: Desk, name: str) -> str:
     """Unload and delete; the model's canonical name. 404 for what is unknown or not installed."""
     name = canonical_name(name)
-    broken = name in desk.catalog.broken()
-    try:
+    if name not in desk.catalog.broken():
         model = desk.catalog.find(name)
-    except ModelNotFound:  # of the hub or a folder, and its manifest cannot be read: any family may hold it
-        if not broken:
-            raise
-        await asyncio.gather(*(client.ask("drop", name) for client in desk.families.values()))
-    else:
-        if model.manifest is None and not broken:
-            if model.embedded:
-                raise ModelNotInstalled(
-                    f"The model {name!r} is part of tollama and has no files to remove.",
-                    hint=f"tollama stop {name} unloads it.",
-                )
+        if model.embedded:
+            raise ModelNotInstalled(
+                f"The model {name!r} is part of tollama and has no files to remove.",
+                hint=f"tollama stop {name} unloads it.",
+            )
+        if not model.installed:
             raise ModelNotInstalled(f"The model {name!r} is not installed.", hint="tollama list shows what is.")
-        await resident.drop(desk, model)
+    await resident.drop(desk, name)
     await asyncio.to_thread(desk.catalog.store.remove, name)
+    await resident.drop(desk, name)  # who asked for it meanwhile has claimed it for as long as any
     return name
 
 
