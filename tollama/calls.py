@@ -134,7 +134,8 @@ def delete(name: str) -> Call[Removed]:
     return Call("DELETE", _model(name), _typed(Removed))
 
 
-def pull(name: str, **options: Any) -> Call[Status]:
+def pull(name: str, *, accept_license: bool = False, no_runtime: bool = False, **options: Any) -> Call[Status]:
+    options |= {"accept_license": accept_license or None, "no_runtime": no_runtime or None}
     return Call("POST", "/api/pull", _typed(Status), {"model": name, "stream": True, **_given(**options)}, None)
 
 
@@ -183,8 +184,8 @@ def _patience(deadline: Any, limit: float | None) -> float:
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that say something: a flag that is not set is left out, a 0 is not."""
-    return {name: value for name, value in options.items() if value is not None and value is not False}
+    """The options that say something: None is left out, False and 0 are not."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _model(name: str, tail: str = "") -> str:

@@ -61,6 +61,18 @@ def test_the_same_answers(fake: Fake) -> None:
     assert asyncio.run(awaited()) == found
 
 
+def test_the_same_pull(fake: Fake) -> None:
+    way = {"token": "hf_mine", "endpoint": "http://hub.example", "proxy": "http://proxy.example:3128", "offline": True}
+
+    async def awaited() -> None:
+        async with AsyncClient(fake.url) as client:
+            async for _ in client.pull("small", **way):  # type: ignore[arg-type]
+                pass
+
+    asyncio.run(awaited())
+    assert fake.pulls == [{"model": "small", "stream": True, **way}]
+
+
 def test_the_same_errors(fake: Fake) -> None:
     async def awaited() -> None:
         async with AsyncClient(fake.url, api_key="k") as client:

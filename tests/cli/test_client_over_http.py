@@ -76,6 +76,12 @@ def test_pull_then_delete(client: Client, fake: Fake) -> None:
     assert "small" not in fake.installed
 
 
+def test_a_pull_by_a_way_of_its_own(client: Client, fake: Fake) -> None:
+    way = {"token": "hf_mine", "endpoint": "http://hub.example", "proxy": "http://proxy.example:3128", "offline": False}
+    list(client.pull("small", **way))  # type: ignore[arg-type]
+    assert fake.pulls == [{"model": "small", "stream": True, **way}]
+
+
 def test_load_and_unload(client: Client, fake: Fake) -> None:
     answer = client.load("naive", keep_alive="10m")
     assert (answer.model, answer.done, answer.done_reason) == ("naive", True, "load")
