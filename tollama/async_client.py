@@ -118,7 +118,7 @@ class AsyncClient:
         proxy: str | None = None,
     ) -> AsyncIterator[Status]:
         flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
-        way = {"token": token, "endpoint": endpoint, "proxy": proxy}
+        way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
         return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 
     async def validate(self, request: Request) -> Validation:

@@ -178,7 +178,7 @@ class Client:
         when the licence needs ``accept_license``.
         """
         flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
-        way = {"token": token, "endpoint": endpoint, "proxy": proxy}
+        way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
         return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 
     def validate(self, request: Request) -> Validation:
