@@ -83,7 +83,8 @@ class Health(BaseModel):
 
 
 class Checks(BaseModel):
-    """``ok``, or what is wrong; each family is ``ready``, ``idle``, ``starting`` or ``unavailable: why``."""
+    """``ok``, or what is wrong, the ingress's being ``draining``; each family is ``ready``, ``idle``, ``starting`` or
+    ``unavailable: why``."""
 
     ingress: str
     store: str

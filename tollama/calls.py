@@ -42,6 +42,8 @@ class Call(Generic[T]):
     timeout: float | None = CONNECT_TIMEOUT_S + GRACE_S
     plain: bool = False
     """Whether the answer is text, not JSON."""
+    also: int = 200
+    """A status of 400 and above whose body may be the answer all the same."""
 
     def arguments(self) -> dict[str, Any]:
         """The request for httpx."""
@@ -52,7 +54,8 @@ class Call(Generic[T]):
 
     def answer(self, response: httpx.Response) -> T:
         """What the caller gets of a whole answer; raises the error that it holds."""
-        raise_for(response)
+        if response.status_code != self.also or _record(_json(response.content)) is not None:
+            raise_for(response)
         value = response.text if self.plain else _json(response.content)
         if value is None:
             raise TollamaError(
@@ -80,7 +83,7 @@ def health() -> Call[Health]:
 
 
 def ready() -> Call[Readiness]:
-    return Call("GET", "/health/ready", _typed(Readiness))
+    return Call("GET", "/health/ready", _typed(Readiness), also=503)
 
 
 def version() -> Call[str]:

@@ -101,7 +101,7 @@ class Client:
         return self.ask(calls.health())
 
     def ready(self) -> Readiness:
-        """The readiness checks by name; raises while the server is not ready to forecast."""
+        """``status`` is ``ready`` while the server is well, else ``unwell``; ``checks`` say what is wrong."""
         return self.ask(calls.ready())
 
     def version(self) -> str:

@@ -19,7 +19,7 @@ from ray import serve
 
 from deployments import logs
 from deployments.blackbox import BLACK_BOXES
-from deployments.door import Door
+from deployments.door import DRAIN, Door
 from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
@@ -40,8 +40,6 @@ from tollama.settings import Settings
 from tollama.store import Home
 from tollama.version import __version__
 
-DRAIN = "drain"
-"""The file in the run folder that tells every ingress replica to close its door."""
 DOORS = "doors"
 """The folder in the run folder where each ingress replica holds a lock until its door is closed."""
 DRAIN_POLL_S = 0.1
