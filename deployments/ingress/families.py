@@ -70,6 +70,8 @@ class FamilyClient:
         self.spec = spec
         self.waiting = 0
         self.in_flight = 0
+        self.last_error: tuple[str, float] | None = None
+        """The code of the family's last failure, and when it was (epoch seconds)."""
         self._metrics = metrics
         self._runtimes = runtimes
         self._supervision = supervision
@@ -125,7 +127,7 @@ class FamilyClient:
     async def forecast(self, call: Call, gone: Callable[[], Awaitable[bool]]) -> Result:
         """The family's answer, by the call's deadline. ``gone`` tells whether the client has disconnected."""
         came = time.time()
-        with self._in_queue(), self._supervision.gate(call.model):
+        with self._in_queue(), self._supervision.gate(call.model), self.noting():
             coming = self._courier.carry(call)
             try:
                 result: Result = await self._watched(coming, call.deadline, gone)
@@ -170,7 +172,7 @@ class FamilyClient:
 
     async def stream(self, call: Call) -> AsyncGenerator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
-        with self._in_queue(), self._supervision.gate(call.model):
+        with self._in_queue(), self._supervision.gate(call.model), self.noting():
             sent = time.time()
             first = replace(call, id=secrets.token_hex(8))
             try:
@@ -251,6 +253,15 @@ class FamilyClient:
             return [answer for answer in answers if not isinstance(answer, BaseException)]
         except (DeploymentUnavailableError, RayError, TimeoutError, RayServeException):
             return []
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What the family's work is awaited or read in: its failure is remembered."""
+        try:
+            yield
+        except (RunnerFailed, RunnerUnavailable) as error:
+            self.last_error = (error.code, time.time())
+            raise
 
     def _cold_start(self) -> None:
         self._metrics.cold_start()

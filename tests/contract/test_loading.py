@@ -78,6 +78,23 @@ def test_load_and_unload_of_our_own(api: httpx.Client) -> None:
     told(api.post("/v1/models/narrow/unload"), "narrow", "unload")
 
 
+def test_the_longest_remaining_is_the_first(api: httpx.Client) -> None:
+    def order() -> list[str]:
+        return [model["name"] for model in api.get("/api/ps").json()["models"] if model["name"] in both]
+
+    both = ("narrow", "pointed")
+    for kept, order_ in (({"narrow": "10m", "pointed": "20m"}, ["pointed", "narrow"]),
+                         ({"narrow": "30m", "pointed": "20m"}, ["narrow", "pointed"]),
+                         ({"narrow": "30m", "pointed": -1}, ["pointed", "narrow"])):  # fmt: skip
+        for name, keep_alive in kept.items():
+            api.post(f"/v1/models/{name}/load", json={"keep_alive": keep_alive})
+        assert order() == order_
+        until = [model["expires_at"] for model in api.get("/v1/ps").json()["models"]]
+        assert until == sorted(until, reverse=True)
+    for name in both:
+        api.post(f"/v1/models/{name}/unload")
+
+
 def test_a_load_restarts_the_timer_and_its_end_is_told(api: httpx.Client) -> None:
     api.post("/v1/models/narrow/load", json={"keep_alive": 0.3})
     wait_for(lambda: row(api, "narrow") is None, 5, "the expiry of narrow")

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from deployments.ingress import faults, models, ollama
+from deployments.ingress import docs, faults, models, ollama
 from deployments.ingress.desk import Desk
 from deployments.ingress.guard import Identified, Keys
 from deployments.ingress.models import removed
@@ -97,6 +97,9 @@ Worlds = Callable[..., World]
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worlds:
+    for name in ("_models", "_operations"):  # of the process, in the order in which routes were first made
+        monkeypatch.setattr(docs, name, {})
+
     def make(*api_keys: keys.ApiKey) -> World:
         world = World(tmp_path, api_keys)
         monkeypatch.setattr(models, "pull_in_child", world.pull)
