@@ -1,4 +1,4 @@
-"""Nothing runs without its licence's receipt, whatever the family and the route; the receipt is looked for each time."""
+"""Nothing runs without its licence's receipt, whatever the family and the route; it is looked for each time."""
 
 from __future__ import annotations
 
