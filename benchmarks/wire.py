@@ -78,12 +78,12 @@ async def connect(base: str) -> Connection:
 
 def get(path: str) -> bytes:
     """A GET request's bytes."""
-    return f"GET {path} HTTP/1.1\r\nHost: benchmark\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def post(path: str, body: bytes) -> bytes:
     """A POST request's bytes, with a JSON body."""
-    head = f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import uvicorn
 
+DRAIN = "drain"
+"""The file in the run folder that tells every ingress replica to close its door."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket that several ingress replicas can share and a new one can take over at once."""

@@ -35,10 +35,9 @@ STOP_S = 60.0
 def answers(client: Client) -> bool:
     """Whether a server is there and ready to forecast."""
     try:
-        client.ready()
+        return client.ready().status == "ready"
     except TollamaError:
         return False
-    return True
 
 
 @contextlib.contextmanager

@@ -111,11 +111,15 @@ class AsyncClient:
         accept_license: bool = False,
         revision: str | None = None,
         local_name: str | None = None,
-        offline: bool = False,
+        offline: bool | None = None,
         no_runtime: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+        proxy: str | None = None,
     ) -> AsyncIterator[Status]:
-        options = {"accept_license": accept_license, "revision": revision, "local_name": local_name}
-        return self._stream(calls.pull(name, **options, offline=offline, no_runtime=no_runtime))
+        flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
+        way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
+        return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 
     async def validate(self, request: Request) -> Validation:
         return await self.ask(calls.validate(request, self._timeout))

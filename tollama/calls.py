@@ -42,6 +42,8 @@ class Call(Generic[T]):
     timeout: float | None = CONNECT_TIMEOUT_S + GRACE_S
     plain: bool = False
     """Whether the answer is text, not JSON."""
+    also: int = 200
+    """A status of 400 and above whose body may be the answer all the same."""
 
     def arguments(self) -> dict[str, Any]:
         """The request for httpx."""
@@ -52,7 +54,8 @@ class Call(Generic[T]):
 
     def answer(self, response: httpx.Response) -> T:
         """What the caller gets of a whole answer; raises the error that it holds."""
-        raise_for(response)
+        if response.status_code != self.also or _record(_json(response.content)) is not None:
+            raise_for(response)
         value = response.text if self.plain else _json(response.content)
         if value is None:
             raise TollamaError(
@@ -80,7 +83,7 @@ def health() -> Call[Health]:
 
 
 def ready() -> Call[Readiness]:
-    return Call("GET", "/health/ready", _typed(Readiness))
+    return Call("GET", "/health/ready", _typed(Readiness), also=503)
 
 
 def version() -> Call[str]:
@@ -134,7 +137,8 @@ def delete(name: str) -> Call[Removed]:
     return Call("DELETE", _model(name), _typed(Removed))
 
 
-def pull(name: str, **options: Any) -> Call[Status]:
+def pull(name: str, *, accept_license: bool = False, no_runtime: bool = False, **options: Any) -> Call[Status]:
+    options |= {"accept_license": accept_license or None, "no_runtime": no_runtime or None}
     return Call("POST", "/api/pull", _typed(Status), {"model": name, "stream": True, **_given(**options)}, None)
 
 
@@ -183,8 +187,8 @@ def _patience(deadline: Any, limit: float | None) -> float:
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """The options that say something: a flag that is not set is left out, a 0 is not."""
-    return {name: value for name, value in options.items() if value is not None and value is not False}
+    """The options that say something: None is left out, False and 0 are not."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _model(name: str, tail: str = "") -> str:

@@ -101,7 +101,7 @@ class Client:
         return self.ask(calls.health())
 
     def ready(self) -> Readiness:
-        """The readiness checks by name; raises while the server is not ready to forecast."""
+        """``status`` is ``ready`` while the server is well, else ``unwell``; ``checks`` say what is wrong."""
         return self.ask(calls.ready())
 
     def version(self) -> str:
@@ -163,17 +163,23 @@ class Client:
         accept_license: bool = False,
         revision: str | None = None,
         local_name: str | None = None,
-        offline: bool = False,
+        offline: bool | None = None,
         no_runtime: bool = False,
+        token: str | None = None,
+        endpoint: str | None = None,
+        proxy: str | None = None,
     ) -> Iterator[Status]:
         """Pull a model; yields progress: ``status``, and of a file ``digest``, ``total`` and ``completed`` in bytes.
 
         ``name`` may be any repository of the hub, as ``hf:org/name``; it is called ``local_name`` then, else
-        ``org--name``. The last status is ``success``. Raises :class:`LicenseNotAccepted`, whose ``detail`` has the
-        text, when the licence needs ``accept_license``.
+        ``org--name``. ``offline`` is as the server is set unless it says otherwise; ``token`` (for gated repositories),
+        ``endpoint`` and ``proxy`` are the hub's for this pull, the last two only from the server's own machine or with
+        an API key. The last status is ``success``. Raises :class:`LicenseNotAccepted`, whose ``detail`` has the text,
+        when the licence needs ``accept_license``.
         """
-        options = {"accept_license": accept_license, "revision": revision, "local_name": local_name}
-        return self._stream(calls.pull(name, **options, offline=offline, no_runtime=no_runtime))
+        flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
+        way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
+        return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 
     def validate(self, request: Request) -> Validation:
         """Check a forecast request without running it: its ``warnings``, or its error raised."""

@@ -6,6 +6,7 @@ TollamaError
 │   ├── InvalidSeries        400 INVALID_SERIES
 │   ├── UnsupportedByModel   400 UNSUPPORTED_BY_MODEL
 │   ├── Unauthorized         401 UNAUTHORIZED
+│   ├── Forbidden            403 FORBIDDEN
 │   ├── NotFound             404 NOT_FOUND
 │   ├── MethodNotAllowed     405 METHOD_NOT_ALLOWED
 │   └── RequestTooLarge      413 REQUEST_TOO_LARGE
@@ -149,6 +150,13 @@ class Unauthorized(RequestError):
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(RequestError):
+    """A web page of another origin asks, or the server is called by a name that is not its machine's."""
+
+    status = 403
+    code = "FORBIDDEN"
 
 
 class NotFound(RequestError):

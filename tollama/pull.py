@@ -24,7 +24,7 @@ from tollama.registry import Entry, Source
 from tollama.retention import in_use, tidy
 from tollama.settings import Settings
 from tollama.store import Home, Manifest, Resolved, Store, StoredFile, StoredLicense, sha256_of
-from tollama.wanted import PullRequest, Repository, access, as_entry
+from tollama.wanted import PullRequest, Repository, access, as_entry, offline
 
 if TYPE_CHECKING:
     from tollama.hub import Hub, Listing, RemoteFile
@@ -105,7 +105,7 @@ def _pull(
     from tollama.hub import Hub
 
     endpoint, token = access(request, settings)
-    hub = Hub(store.home.cache, endpoint, token=token, offline=request.offline or settings.offline)
+    hub = Hub(store.home.cache, endpoint, token=token, offline=offline(request, settings))
     listing = None
     if isinstance(wanted, Repository):
         progress({"status": "pulling manifest"})

@@ -23,6 +23,9 @@ from tollama.paths import data
 T = TypeVar("T", bound=BaseModel)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+_TAGGED = re.compile(rf"{_NAME.pattern}:[\w.-]*", re.ASCII)
+LATEST = ":latest"
+"""Ollama's name for the only one there is."""
 
 
 class _Frozen(BaseModel):
@@ -105,15 +108,17 @@ class Entry(_Frozen):
 
 
 def canonical_name(text: str) -> str:
-    """``text`` as a model name: lower case, nothing that could reach the file system.
+    """``text`` as a model name: lower case, without Ollama's tag ``:latest``, nothing that could reach the file system.
 
     Raises :class:`ModelNotFound` for a text that no model can have as its name.
     """
-    name = text.lower()
+    name = text.lower().removesuffix(LATEST)
     if not _NAME.fullmatch(name):
-        raise ModelNotFound(
+        said = (
             "That is not a model name: one has letters, digits, '.', '_' and '-', at most 128, a letter or digit first."
         )
+        tagged = "Models have no tags here: leave out the colon and what follows." if _TAGGED.fullmatch(name) else None
+        raise ModelNotFound(said, hint=tagged)
     return name
 
 

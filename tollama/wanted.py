@@ -38,7 +38,9 @@ class PullRequest(BaseModel):
     )
     accept_license: bool = Field(False, description="Accept the licence, on record.")
     revision: str | None = Field(None, pattern=f"^{_REVISION}$", description="Instead of the known.")
-    offline: bool = Field(False, description="Use only what is in the cache.")
+    offline: bool | None = Field(
+        None, description="Use only what is in the cache, or false to ask the hub; default as the server is set."
+    )
     no_runtime: bool = Field(False, description="Leave the family's runtime uninstalled.")
     stream: bool | None = Field(None, description="NDJSON progress lines; default true on /api/pull.")
     token: SecretStr | None = Field(None, description="Token for the hub, for this pull.")
@@ -117,6 +119,11 @@ def access(request: PullRequest, settings: Settings) -> tuple[str, str | None]:
     if request.token:
         return endpoint, request.token.get_secret_value()
     return endpoint, settings.hf_token if endpoint == settings.hf_endpoint else None
+
+
+def offline(request: PullRequest, settings: Settings) -> bool:
+    """Whether the hub is not to be asked."""
+    return settings.offline if request.offline is None else request.offline
 
 
 def proxies(request: PullRequest, settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:

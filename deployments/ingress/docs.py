@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
+from deployments.ingress.guard import OPEN
 from tollama.contract import ErrorBody
-from tollama.errors import Internal, ModelNotFound, ModelNotInstalled, Unauthorized, http_table
+from tollama.errors import Forbidden, Internal, ModelNotFound, ModelNotInstalled, TollamaError, Unauthorized, http_table
 from tollama.version import __version__
 
 KEY = "An API key, where the server has any: tollama config key add."
@@ -101,19 +102,26 @@ def install(app: FastAPI) -> None:
                 schemas.pop(name, None)
             for path, item in made["paths"].items():
                 for verb, told in item.items():
-                    _errors(told["responses"], every=verb == "post" or "requestBody" in told, named="{name}" in path)
+                    every = verb == "post" or "requestBody" in told
+                    _errors(told["responses"], (TollamaError,) if every else _possible(path))
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = schema  # type: ignore[method-assign]
 
 
-def _errors(responses: dict[str, Any], *, every: bool, named: bool) -> None:
-    """Add what can go wrong: with a body everything, else what a name in the path, a key or a fault of ours brings."""
+def _possible(path: str) -> tuple[type[TollamaError], ...]:
+    """What can go wrong without a body: by who asks, a name in the path or a fault of ours."""
+    asked = (Forbidden, Internal) if path in OPEN else (Unauthorized, Forbidden, Internal)
+    return (*asked, *UNKNOWN) if "{name}" in path else asked
+
+
+def _errors(responses: dict[str, Any], given: tuple[type[TollamaError], ...]) -> None:
+    """Add the errors of these kinds, under their statuses."""
     responses.pop("422", None)
     codes: dict[int, list[str]] = {}
     for code, error in http_table().items():
-        if every or issubclass(error, (Unauthorized, Internal)) or (named and issubclass(error, UNKNOWN)):
+        if issubclass(error, given):
             codes.setdefault(error.status, []).append(code)
     for status, names in sorted(codes.items()):
         if str(status) not in responses:

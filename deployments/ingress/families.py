@@ -66,6 +66,8 @@ class FamilyClient:
         self.spec = spec
         self.waiting = 0
         self.in_flight = 0
+        self.last_error: tuple[str, float] | None = None
+        """The code of the family's last failure, and when it was (epoch seconds)."""
         self._metrics = metrics
         self._runtimes = runtimes
         self._supervision = supervision
@@ -282,6 +284,15 @@ class FamilyClient:
             task.cancel()
         return [task.result() for task in done if task.exception() is None], len(silent)
 
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """What the family's work is awaited or read in: its failure is remembered."""
+        try:
+            yield
+        except (RunnerFailed, RunnerUnavailable) as error:
+            self.last_error = (error.code, time.time())
+            raise
+
     def _cold_start(self) -> None:
         self._metrics.cold_start()
         logger.info("a process of the family %s was started for the request", self.spec.name)
@@ -291,7 +302,7 @@ class FamilyClient:
         self.admit(model)
         self.waiting += 1
         try:
-            with self._supervision.gate(model):
+            with self._supervision.gate(model), self.noting():
                 yield
         finally:
             self.waiting -= 1

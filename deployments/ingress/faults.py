@@ -55,13 +55,12 @@ def install(app: FastAPI) -> None:
         return Response(status_code=499)
 
     async def http(request: Request, error: Any) -> Response:
-        where = f"{request.method} {request.url.path[:100]}"
         if error.status_code == 405:
-            answer = response(MethodNotAllowed(f"{where}: this route does not take that method."), request)
+            answer = response(MethodNotAllowed("This route does not take that method."), request)
             answer.headers.update(error.headers or {})
             return answer
         if error.status_code == 404:
-            return response(NotFound(f"{where}: there is no such route."), request)
+            return response(NotFound("There is no such route."), request)
         return response(InvalidRequest(str(error.detail)), request)
 
     async def shape(request: Request, error: Any) -> Response:

@@ -120,7 +120,8 @@ async def _ask(desk: Desk, ready: Prepared, start: Clock, request: Request, buil
 async def _written(desk: Desk, ready: Prepared, outcome: Outcome, start: Clock) -> bytes:
     """The answer's body, by the deadline: a large one may have to wait for others of its kind."""
     try:
-        return await asyncio.wait_for(desk.answer(ready, outcome), start.epoch + ready.timeout - time.time())
+        with desk.family(ready.family).noting():
+            return await asyncio.wait_for(desk.answer(ready, outcome), start.epoch + ready.timeout - time.time())
     except TimeoutError:
         raise DeadlineExceeded("The request's timeout ran out while its answer was written.") from None
 

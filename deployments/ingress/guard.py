@@ -43,11 +43,13 @@ class Keys:
 
     def admit(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether a request with these headers may pass."""
+        return not self.asked() or self.known(headers)
+
+    def asked(self) -> bool:
+        """Whether a request needs a key."""
         if self._from_file and time.monotonic() - self._looked > LOOK_S:
             self._look()
-        if not self._hashes:
-            return not self._needed
-        return self.known(headers)
+        return self._needed or bool(self._hashes)
 
     def known(self, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether the headers hold a key that is in force."""

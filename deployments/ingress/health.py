@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import shutil
+import tempfile
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.door import DRAIN
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
+from deployments.ingress.holdings import Reports
 from tollama.answers import Checks, Health, Readiness
+from tollama.store import Home
 
 LEAST_DISK_MB = 100
 """Free space under which the store counts as unwell: manifests and logs can no longer be written."""
@@ -33,29 +38,45 @@ def routes(desk: Desk) -> APIRouter:
     async def ready(request: Request, response: Response) -> Readiness:
         """Per check; 503 when the ingress, the store or the disk is not well. Who has no key where one is needed gets
         the status alone."""
-        home = desk.settings.home
-        free_mb = shutil.disk_usage(next(path for path in (home, *home.parents) if path.exists())).free / 1e6
-        writable = os.access(home, os.W_OK) if home.exists() else os.access(home.parent, os.W_OK)
-        store = "ok" if writable else "not writable"
-        disk = "ok" if free_mb >= LEAST_DISK_MB else f"only {free_mb:.0f} MB free"
-        well = store == disk == "ok"
+        home = Home(desk.settings.home)
+        ingress = "draining" if (home.run / DRAIN).exists() else "ok"
+        store, disk = await asyncio.to_thread(_store, home.root)
+        well = ingress == store == disk == "ok"
         response.status_code = 200 if well else 503
         answer = Readiness(status="ready" if well else "unwell")
         if desk.keys.admit(request.scope["headers"]):
-            families = {name: await _family(desk, client) for name, client in desk.families.items()}
-            answer.checks = Checks(ingress="ok", store=store, disk=disk, families=families)
+            held = await desk.holdings.now()
+            families = {name: _family(desk, client, held.get(name)) for name, client in desk.families.items()}
+            answer.checks = Checks(ingress=ingress, store=store, disk=disk, families=families)
         return answer
 
     return router
 
 
-async def _family(desk: Desk, client: FamilyClient) -> str:
+def _store(home: Path) -> tuple[str, str]:
+    """Whether something can be written there, by trying it, and whether there is room: ``ok`` or what is wrong."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home, buffering=0) as probe:
+            probe.write(b"tollama")
+        store = "ok"
+    except OSError as error:
+        store = f"not writable: {error.strerror}"
+    try:
+        free_mb = shutil.disk_usage(home).free / 1e6
+    except OSError as error:
+        return store, f"cannot be looked at: {error.strerror}"
+    return store, "ok" if free_mb >= LEAST_DISK_MB else f"only {free_mb:.0f} MB free"
+
+
+def _family(desk: Desk, client: FamilyClient, held: Reports | None) -> str:
+    """``held`` is what its replicas say; None where they did not answer at once."""
     if client.refused is not None:
         return f"unavailable: {client.refused}"
     state = desk.runtimes.state(client.spec)
     if not state.ready:
         return f"unavailable: {state.reason.rstrip('.')}; {state.repair}"
-    if await client.ask("ps"):
+    if held:
         return "ready"
     if client.failure is not None:
         return f"unavailable: {client.failure}"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
 from ray.experimental.internal_kv import _internal_kv_get
 
 from deployments.ingress.desk import Desk
@@ -17,6 +18,7 @@ from deployments.ingress.families import FamilyClient
 from deployments.ingress.holdings import Reports
 from tollama import info
 from tollama import settings as settings_module
+from tollama.answers import Info
 from tollama.redaction import redacted
 
 FILE = "serve_config.yaml"
@@ -28,9 +30,9 @@ def routes(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["health"])
     dashboard: list[str | None] = []
 
-    @router.get("/v1/info")
-    @router.get("/api/info")
-    async def everything() -> dict[str, Any]:
+    @router.get("/v1/info", response_model=Info)
+    @router.get("/api/info", response_model=Info)
+    async def everything() -> Response:
         """Versions, config with where each value comes from, paths, environment, registry, models, families, Ray.
 
         Secrets are masked. A family that does not answer at once is shown as it last was.
@@ -38,7 +40,7 @@ def routes(desk: Desk) -> APIRouter:
         if not dashboard:
             dashboard.append(await asyncio.to_thread(_dashboard))
         held = await desk.holdings.now()
-        return await asyncio.to_thread(_told, desk, held, dashboard[0])
+        return JSONResponse(await asyncio.to_thread(_told, desk, held, dashboard[0]))
 
     return router
 
@@ -64,6 +66,7 @@ def _told(desk: Desk, held: dict[str, Reports], dashboard: str | None) -> dict[s
 def _family(desk: Desk, client: FamilyClient, held: Reports | None, restarts: dict[str, int]) -> dict[str, Any]:
     death = desk.supervision.last.get(client.spec.name)
     last = {"reason": death.reason, "model": death.model, "at": _iso(death.at)} if death is not None else None
+    error = {"code": client.last_error[0], "at": _iso(client.last_error[1])} if client.last_error is not None else None
     told: dict[str, Any] = redacted(
         {
             "runtime": info.runtime(desk.runtimes, client.spec),
@@ -74,6 +77,7 @@ def _family(desk: Desk, client: FamilyClient, held: Reports | None, restarts: di
             "in_flight": client.in_flight,
             "restarts": restarts,
             "last_death": last,
+            "last_error": error,
             "unavailable": client.refused or client.failure,
         }
     )

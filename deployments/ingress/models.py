@@ -22,7 +22,6 @@ from tollama.contract import parse
 from tollama.errors import (
     ErrorRecord,
     InvalidRequest,
-    ModelNotFound,
     ModelNotInstalled,
     RunnerUnavailable,
     TollamaError,
@@ -31,6 +30,7 @@ from tollama.errors import (
 from tollama.network import on_loopback
 from tollama.protocols.ollama import Status
 from tollama.pull_child import pull_in_child
+from tollama.redaction import redacted
 from tollama.registry import Entry, canonical_name
 from tollama.wanted import PullRequest, target
 
@@ -103,23 +103,18 @@ def view(desk: Desk, model: Model, states: Mapping[str, str]) -> dict[str, Any]:
 async def removed(desk: Desk, name: str) -> str:
     """Unload and delete; the model's canonical name. 404 for what is unknown or not installed."""
     name = canonical_name(name)
-    broken = name in desk.catalog.broken()
-    try:
+    if name not in desk.catalog.broken():
         model = desk.catalog.find(name)
-    except ModelNotFound:  # of the hub or a folder, and its manifest cannot be read: any family may hold it
-        if not broken:
-            raise
-        await asyncio.gather(*(client.ask("drop", name) for client in desk.families.values()))
-    else:
-        if model.manifest is None and not broken:
-            if model.embedded:
-                raise ModelNotInstalled(
-                    f"The model {name!r} is part of tollama and has no files to remove.",
-                    hint=f"tollama stop {name} unloads it.",
-                )
+        if model.embedded:
+            raise ModelNotInstalled(
+                f"The model {name!r} is part of tollama and has no files to remove.",
+                hint=f"tollama stop {name} unloads it.",
+            )
+        if not model.installed:
             raise ModelNotInstalled(f"The model {name!r} is not installed.", hint="tollama list shows what is.")
-        await resident.drop(desk, model)
+    await resident.drop(desk, name)
     await asyncio.to_thread(desk.catalog.store.remove, name)
+    await resident.drop(desk, name)  # who asked for it meanwhile has claimed it for as long as any
     return name
 
 
@@ -134,8 +129,9 @@ async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
     wanted = target(asked, desk.catalog.store)
     if isinstance(wanted, Entry):
         _servable(desk, wanted, asked)
-    request.state.model = wanted.name
-    statuses = _logged(wanted.name, desk.metrics.pulling(pull_in_child(wanted, asked, desk.settings)))
+    if isinstance(wanted, Entry) or desk.catalog.store.get(wanted.name) is not None:
+        request.state.model = wanted.name
+    statuses = _said(wanted.name, desk.metrics.pulling(pull_in_child(wanted, asked, desk.settings)), request)
     try:
         first = await anext(statuses)
     except StopAsyncIteration:
@@ -168,14 +164,21 @@ def trusted(desk: Desk, request: Request) -> bool:
     return near or desk.keys.known(request.scope["headers"])
 
 
-async def _logged(name: str, statuses: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:
+async def _said(
+    name: str, statuses: AsyncGenerator[dict[str, Any]], request: Request
+) -> AsyncGenerator[dict[str, Any]]:
+    """The lines as a client may see them, the outcome in the log."""
     logger.info("pulling the model %s", name)
     outcome = "aborted"
     try:
         async with aclosing(statuses):
-            async for status in statuses:
-                if "code" in status or status.get("status") == "success":
-                    outcome = f"{status.get('code') or 'success'} {status.get('error') or ''}".rstrip()
+            async for line in statuses:
+                status: dict[str, Any] = redacted(line)
+                if status.get("status") == "success":
+                    outcome = "success"
+                    request.state.model = name  # a name of the client's own is one of a model from here on
+                elif "code" in status:
+                    outcome = f"{status['code']} {status.get('error') or ''}".rstrip()
                 yield status
     finally:
         logger.info("pull of the model %s: %s", name, outcome)

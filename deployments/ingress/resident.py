@@ -19,8 +19,9 @@ from tollama.capabilities import Capabilities
 from tollama.catalog import Model
 from tollama.contract import LoadRequest, LoadResponse, parse
 from tollama.durations import seconds
-from tollama.errors import InvalidRequest
+from tollama.errors import InvalidRequest, ModelNotFound
 from tollama.protocols.ollama import GenerateRequest
+from tollama.registry import canonical_name
 from tollama.seam import Task
 
 NOTHING = Task(1, (), {})
@@ -91,17 +92,22 @@ async def loaded(desk: Desk, name: str, asked: LoadRequest, request: Request) ->
 
 async def unloaded(desk: Desk, name: str, request: Request) -> Response:
     """Have every replica drop the model. What is held goes, whether or not it could be loaded again."""
-    model = desk.catalog.find(name)
-    request.state.model = model.name
-    if not await drop(desk, model):
+    name = canonical_name(name)
+    if not await drop(desk, name):
         desk.catalog.runnable(name)  # says why there was nothing to unload, unless it just was not loaded
-    return _answer(LoadResponse(model=model.name, created_at=_now(), done_reason="unload"))
+    request.state.model = name
+    return _answer(LoadResponse(model=name, created_at=_now(), done_reason="unload"))
 
 
-async def drop(desk: Desk, model: Model) -> int:
-    """How many replicas held the model; each unloads it as soon as nobody uses it."""
-    client = desk.families.get(model.family)
-    return 0 if client is None else sum(await client.ask("drop", model.name))
+async def drop(desk: Desk, name: str) -> int:
+    """How many replicas held the model; each unloads it as soon as nobody uses it. Of a model that was deleted nobody
+    knows the family, so every one is asked."""
+    try:
+        known = desk.families.get(desk.catalog.find(name).family)
+        clients = [] if known is None else [known]
+    except ModelNotFound:
+        clients = list(desk.families.values())
+    return sum(held for one in await asyncio.gather(*(client.ask("drop", name) for client in clients)) for held in one)
 
 
 async def held(desk: Desk) -> list[dict[str, Any]]:

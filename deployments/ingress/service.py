@@ -19,7 +19,7 @@ from ray import serve
 
 from deployments import logs
 from deployments.blackbox import BLACK_BOXES
-from deployments.door import Door
+from deployments.door import DRAIN, Door
 from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
@@ -27,6 +27,7 @@ from deployments.ingress.guard import Guarded, Identified, Keys
 from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Installing
 from deployments.ingress.measured import Measured
+from deployments.ingress.pages import Pages
 from deployments.ingress.relief import Relief
 from deployments.ingress.starting import Controller, Starting
 from deployments.ingress.supervision import Supervision
@@ -41,8 +42,6 @@ from tollama.settings import Settings
 from tollama.store import Home
 from tollama.version import __version__
 
-DRAIN = "drain"
-"""The file in the run folder that tells every ingress replica to close its door."""
 DOORS = "doors"
 """The folder in the run folder where each ingress replica holds a lock until its door is closed."""
 DRAIN_POLL_S = 0.1
@@ -108,11 +107,12 @@ class IngressImpl:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return application(self.desk, self.config.door)
+        return application(self.desk, self.config.door, near=not self.config.exposed)
 
 
-def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
-    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered."""
+def application(desk: Desk, door: tuple[str, int] | None, *, near: bool = True) -> FastAPI:
+    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. ``near`` says
+    that only this machine reaches it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -165,6 +165,7 @@ def application(desk: Desk, door: tuple[str, int] | None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
+    app.add_middleware(Pages, origins=desk.settings.cors_origins, near=near, keys=desk.keys)
     app.add_middleware(Identified)
     # Outermost: what another layer answers counts, too.
     every = [route for router in routers for route in router.routes]

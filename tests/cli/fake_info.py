@@ -55,6 +55,7 @@ INFO: dict[str, Any] = {
             "in_flight": 2,
             "restarts": {"crash": 4},
             "last_death": {"reason": "crash", "model": "mock", "at": "2026-01-02T00:00:00+00:00"},
+            "last_error": {"code": "RUNNER_FAILED", "at": "2026-01-02T00:00:00+00:00"},
             "unavailable": None,
         },
         "torch": {
@@ -73,6 +74,7 @@ INFO: dict[str, Any] = {
             "in_flight": 0,
             "restarts": {},
             "last_death": None,
+            "last_error": None,
             "unavailable": "its process failed to start several times",
         },
     },

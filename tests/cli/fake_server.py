@@ -70,6 +70,7 @@ class Fake:
         self.pulls: list[dict[str, Any]] = []
         self.broken: list[dict[str, str]] = []
         self.cut = False
+        self.unwell: dict[str, Any] | None = None
         self.url = ""
 
     def known(self, name: str) -> str:
@@ -96,6 +97,8 @@ class Fake:
         match path.strip("/").split("/"):
             case ["v1", "health"]:
                 return {"status": "ok"}
+            case ["health", "ready"] if self.unwell is not None:
+                return self.unwell
             case ["health", "ready"]:
                 return {"status": "ready", "checks": {"ingress": "ok", "store": "ok", "disk": "ok", "families": {}}}
             case ["metrics"]:
@@ -244,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         except errors.TollamaError as error:
             self._send(error.status, [error.record.body()], {"x-request-id": "r-1", **error.headers()})
         else:
-            self._send(200, [answer] if isinstance(answer, dict) else answer, {})
+            status = 200 if answer is not self.fake.unwell else 503
+            self._send(status, [answer] if isinstance(answer, dict) else answer, {})
 
     def _send(self, status: int, lines: Any, headers: dict[str, str]) -> None:
         self.send_response(status)

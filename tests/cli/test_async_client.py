@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.fake_server import Fake
 from tollama import AsyncClient, Client, errors
+from tollama.answers import Readiness
 
 REQUEST: dict[str, Any] = {
     "model": "naive",
@@ -59,6 +60,30 @@ def test_the_same_answers(fake: Fake) -> None:
         found += [list(client.forecast_stream(REQUEST)), list(client.pull("small")), client.delete("small")]
         found += [client.forecast_frame(TABLE, "naive", 2).to_dict()]
     assert asyncio.run(awaited()) == found
+
+
+def test_the_same_pull(fake: Fake) -> None:
+    way = {"token": "hf_mine", "endpoint": "http://hub.example", "proxy": "http://proxy.example:3128", "offline": True}
+
+    async def awaited() -> None:
+        async with AsyncClient(fake.url) as client:
+            async for _ in client.pull("small", **way):  # type: ignore[arg-type]
+                pass
+
+    asyncio.run(awaited())
+    assert fake.pulls == [{"model": "small", "stream": True, **way}]
+
+
+def test_the_same_of_a_server_that_is_not_well(fake: Fake) -> None:
+    fake.unwell = {"status": "unwell", "checks": {"ingress": "draining", "store": "ok", "disk": "ok", "families": {}}}
+
+    async def awaited() -> Readiness:
+        async with AsyncClient(fake.url) as client:
+            return await client.ready()
+
+    with Client(fake.url) as client:
+        assert asyncio.run(awaited()) == client.ready()
+    assert asyncio.run(awaited()).status == "unwell"
 
 
 def test_the_same_errors(fake: Fake) -> None:

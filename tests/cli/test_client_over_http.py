@@ -41,6 +41,25 @@ def test_reading_methods(client: Client) -> None:
     assert client.ps()[0].context_length == 2048
 
 
+def test_a_server_that_is_not_well_says_why(client: Client, fake: Fake) -> None:
+    fake.unwell = {
+        "status": "unwell",
+        "checks": {"ingress": "ok", "store": "not writable", "disk": "ok", "families": {}},
+    }
+    told = client.ready()
+    assert told.status == "unwell"
+    assert told.checks is not None
+    assert told.checks.store == "not writable"
+    fake.unwell = {"status": "unwell"}  # to who has no key
+    assert client.ready().checks is None
+    fake.unwell = errors.RunnerUnavailable("Nobody is there.").record.body()
+    with pytest.raises(errors.RunnerUnavailable, match="Nobody is there"):
+        client.ready()
+    fake.unwell = {"surprise": 1}
+    with pytest.raises(errors.TollamaError, match="not what this client understands"):
+        client.ready()
+
+
 def test_forecast_takes_a_mapping_and_sends_nan_as_missing(client: Client, fake: Fake) -> None:
     answer = client.forecast(REQUEST)
     assert isinstance(answer.forecasts[0], SeriesForecast)
@@ -74,6 +93,12 @@ def test_pull_then_delete(client: Client, fake: Fake) -> None:
     assert fake.pulls == [{"model": "small", "stream": True, "revision": "abc"}]
     assert client.delete("small").removed is True
     assert "small" not in fake.installed
+
+
+def test_a_pull_by_a_way_of_its_own(client: Client, fake: Fake) -> None:
+    way = {"token": "hf_mine", "endpoint": "http://hub.example", "proxy": "http://proxy.example:3128", "offline": False}
+    list(client.pull("small", **way))  # type: ignore[arg-type]
+    assert fake.pulls == [{"model": "small", "stream": True, **way}]
 
 
 def test_load_and_unload(client: Client, fake: Fake) -> None:

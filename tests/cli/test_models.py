@@ -156,10 +156,20 @@ def test_pull_of_any_repository_of_the_hub(fake: Fake, tollama: Run) -> None:
     assert fake.pulls == [{"model": "hf:org/new@v2", "stream": True, "local_name": "mine"}]
 
 
+def test_pull_by_a_way_of_its_own(fake: Fake, tollama: Run) -> None:
+    way = {"token": "hf_mine", "endpoint": "http://hub.example", "proxy": "http://proxy.example:3128"}
+    options = [word for name, value in way.items() for word in (f"--{name}", value)]
+    done = tollama("pull", "small", *options, "--no-offline", host=fake.url)
+    assert done.returncode == 0
+    assert b"hf_mine" not in done.stdout + done.stderr
+    assert fake.pulls == [{"model": "small", "stream": True, "offline": False, **way}]
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [["m", "--license", "mit"], ["m", "--from-dir", ".", "--name", "n"], ["m", "--from-dir", ".", "--offline"]],
-)
+    [["m", "--license", "mit"], ["m", "--from-dir", ".", "--name", "n"], ["m", "--from-dir", ".", "--offline"],
+     ["m", "--from-dir", ".", "--no-offline"], ["m", "--from-dir", ".", "--token", "t"]],
+)  # fmt: skip
 def test_pull_options_that_do_not_go_together(wrong: list[str], tollama: Run) -> None:
     assert tollama("pull", *wrong).returncode == 2
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.cli.fake_info import INFO
-from tests.serving import RUNTIMES, Server, request
+from tests.serving import RUNTIMES, Server, request, series
+from tollama.answers import Info
 from tollama.registry import registry
 from tollama.settings import Settings
 from tollama.version import __version__
@@ -82,3 +84,28 @@ def test_the_schema_tells_of_it(api: httpx.Client) -> None:
     paths = api.get("/openapi.json").json()["paths"]
     for path in ("/api/info", "/v1/info"):
         assert "Versions" in paths[path]["get"]["description"]
+        answer = paths[path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answer == {"$ref": "#/components/schemas/Info"}
+
+
+def test_it_is_what_the_schema_says_and_no_more(told: dict[str, Any]) -> None:
+    assert Info.model_validate(told).model_dump(mode="json") == told
+    assert Info.model_validate(INFO).model_dump(mode="json") == INFO
+
+
+@pytest.mark.parametrize("path", ["/v1/forecast", "/api/forecast"])
+@pytest.mark.parametrize("fail", ["raise", "item"])
+def test_the_last_failure_of_a_family(api: httpx.Client, path: str, fail: str) -> None:
+    def last() -> dict[str, Any] | None:
+        found: dict[str, Any] | None = api.get("/api/info").json()["families"]["mock"]["last_error"]
+        return found
+
+    start = datetime.now(UTC).replace(microsecond=0)
+    body = request(series=[series("fail")], options={"fail": fail})
+    assert "RUNNER_FAILED" in api.post(path, json=body).text
+    found = last()
+    assert found is not None
+    assert found["code"] == "RUNNER_FAILED"
+    assert datetime.fromisoformat(found["at"]) >= start
+    assert api.post(path, json=request()).status_code == 200
+    assert last() == found, "the last one is told until there is another"

@@ -131,9 +131,17 @@ def test_pages_of_an_allowed_origin_may_ask(key: str, api: httpx.Client) -> None
     assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
-def test_pages_of_any_other_may_not(key: str, api: httpx.Client) -> None:
-    answer = api.options("/v1/forecast", headers={"Origin": ELSEWHERE, "Access-Control-Request-Method": "POST"})
-    assert answer.status_code == 400
-    assert "access-control-allow-origin" not in answer.headers
-    answer = api.get("/v1/health", headers={"Origin": ELSEWHERE})
-    assert "access-control-allow-origin" not in answer.headers
+def test_pages_of_any_other_may_not_even_with_the_key(key: str, api: httpx.Client) -> None:
+    asking = {"Origin": ELSEWHERE, "Access-Control-Request-Method": "POST"}
+    for headers in (asking, {**asking, "Authorization": f"Bearer {key}"}):
+        for answer in (api.options("/v1/forecast", headers=headers), api.get("/v1/health", headers=headers)):
+            refused(answer, 403, "FORBIDDEN")
+            assert "access-control-allow-origin" not in answer.headers
+
+
+def test_who_has_the_key_may_call_the_server_by_any_name(key: str, api: httpx.Client) -> None:
+    # A reverse proxy on the same machine hands on the name that it was asked for.
+    headers = {"Host": "forecast.example", "Authorization": f"Bearer {key}"}
+    assert api.get("/api/tags", headers=headers).status_code == 200
+    refused(api.get("/api/tags", headers={"Host": "forecast.example"}), 401, "UNAUTHORIZED")
+    assert api.get("/health/ready", headers={"Host": "forecast.example"}).json() == {"status": "ready"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.contract.checks import busy, locs, refused
-from tests.serving import request, wait_for
+from tests.contract.checks import busy, lines, locs, refused, until
+from tests.contract.conftest import install
+from tests.serving import Server, request, wait_for
+from tollama.registry import find
+from tollama.store import Home, Store
 
 GATED = "moirai-2.0-r-small"
 KNOWN = "chronos-bolt-base"
@@ -72,6 +76,23 @@ def test_load_and_unload_of_our_own(api: httpx.Client) -> None:
     told(api.post("/v1/models/narrow/unload"), "narrow", "unload")
     assert row(api, "narrow") is None
     told(api.post("/v1/models/narrow/unload"), "narrow", "unload")
+
+
+def test_the_longest_remaining_is_the_first(api: httpx.Client) -> None:
+    def order() -> list[str]:
+        return [model["name"] for model in api.get("/api/ps").json()["models"] if model["name"] in both]
+
+    both = ("narrow", "pointed")
+    for kept, order_ in (({"narrow": "10m", "pointed": "20m"}, ["pointed", "narrow"]),
+                         ({"narrow": "30m", "pointed": "20m"}, ["narrow", "pointed"]),
+                         ({"narrow": "30m", "pointed": -1}, ["pointed", "narrow"])):  # fmt: skip
+        for name, keep_alive in kept.items():
+            api.post(f"/v1/models/{name}/load", json={"keep_alive": keep_alive})
+        assert order() == order_
+        until = [model["expires_at"] for model in api.get("/v1/ps").json()["models"]]
+        assert until == sorted(until, reverse=True)
+    for name in both:
+        api.post(f"/v1/models/{name}/unload")
 
 
 def test_a_load_restarts_the_timer_and_its_end_is_told(api: httpx.Client) -> None:
@@ -182,3 +203,41 @@ def test_many_loads_at_once_load_it_once(api: httpx.Client) -> None:
     assert [answer.status_code for answer in answers] == [200] * 8
     assert [model["name"] for model in api.get("/api/ps").json()["models"]].count("narrow") == 1
     told(api.post("/v1/models/narrow/unload"), "narrow", "unload")
+
+
+@pytest.fixture
+def passing(server: Server) -> Iterator[str]:
+    """A model that is not of the registry, and takes as long as it is asked to."""
+    store = Store(Home(server.home))
+    install(store, "passing", find("mock").capabilities)
+    yield "passing"
+    shutil.rmtree(server.home / "models/passing", ignore_errors=True)
+
+
+@pytest.mark.parametrize("keep_alive", [-1, "5m"])
+def test_a_model_that_is_deleted_while_it_is_used(api: httpx.Client, passing: str, keep_alive: float | str) -> None:
+    body = request(model=passing, options={"delay_s": 1.5}, keep_alive=keep_alive)
+    with api.stream("POST", "/api/forecast", json=body) as answer:
+        stream = lines(answer)
+        until(stream, "running forecast")
+        assert api.delete(f"/v1/models/{passing}").json() == {"removed": True, "name": passing}
+        refused(api.post("/v1/forecast", json=request(model=passing)), 404, "MODEL_NOT_FOUND")
+        assert row(api, passing) is not None, "it is in use"
+        assert list(stream)[-1]["done"] is True
+    wait_for(lambda: row(api, passing) is None, 5, "the end of the model")
+    refused(api.post(f"/v1/models/{passing}/unload"), 404, "MODEL_NOT_FOUND")
+
+
+def test_what_is_held_can_be_unloaded_whether_or_not_it_is_known(
+    api: httpx.Client, server: Server, passing: str
+) -> None:
+    for path, body in ((f"/v1/models/{passing}/unload", {}), ("/api/generate", {"model": passing, "keep_alive": 0})):
+        told(api.post(f"/v1/models/{passing}/load", json={"keep_alive": -1}), passing, "load")
+        shutil.move(server.home / "models/passing", server.home / "aside")
+        try:
+            assert row(api, passing) is not None
+            told(api.post(path, json=body), passing, "unload")
+            assert row(api, passing) is None
+            refused(api.post(path, json=body), 404, "MODEL_NOT_FOUND")
+        finally:
+            shutil.move(server.home / "aside", server.home / "models/passing")

@@ -7,28 +7,15 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
-from deployments.ingress import health
-from deployments.ingress.desk import Desk
-from deployments.ingress.guard import Keys
-from deployments.ingress.holdings import Holdings
-from deployments.ingress.metrics import Metrics
-from deployments.ingress.supervision import Supervision
 from tests.contract.checks import lines, refused
 from tests.hub import LoopbackHub
 from tests.serving import Server, request
-from tollama.catalog import Catalog
 from tollama.manifest import SCHEMA
 from tollama.registry import find
-from tollama.runtimes import Runtimes
-from tollama.settings import Settings
-from tollama.store import Home
 from tollama.version import __version__
 
 NAME = "chronos-bolt-tiny"
@@ -63,27 +50,6 @@ def test_readiness_tells_each_check(api: httpx.Client) -> None:
     assert [checks[name] for name in ("ingress", "store", "disk")] == ["ok", "ok", "ok"]
     assert checks["families"]["mock"] in ("ready", "idle", "starting")
     assert set(checks["families"]) >= {"mock", "baseline", "torch"}
-
-
-def test_readiness_fails_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "LEAST_DISK_MB", 1e12)
-    desk = Desk(
-        Settings(home=tmp_path),
-        Catalog(Home(tmp_path)),
-        Runtimes(tmp_path / "runtimes"),
-        {},
-        Supervision(tmp_path / "none", 5, 1.0),
-        cast(Metrics, None),  # would set the environment of the servers that are started later
-        Holdings({}),
-        Keys(Settings(home=tmp_path)),
-    )
-    app = FastAPI()
-    app.include_router(health.routes(desk))
-    client = TestClient(app)
-    answer = client.get("/health/ready")
-    assert answer.status_code == 503
-    assert "MB free" in answer.json()["checks"]["disk"]
-    assert client.get("/health/live").status_code == 200
 
 
 def test_a_broken_manifest_harms_no_other(api: httpx.Client, server: Server) -> None:

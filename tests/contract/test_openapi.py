@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from deployments.ingress.guard import OPEN
 from tollama import contract
 from tollama.errors import http_table
 from tollama.protocols.ollama import GenerateRequest
@@ -70,6 +71,14 @@ def test_there_is_no_422(api: httpx.Client) -> None:
     assert not {one for one in responses if one[1] == "422"}
     assert ("/v1/models/pull", "400") in responses
     assert ("/v1/models/{name}", "404") in responses
+
+
+def test_who_is_refused_where(api: httpx.Client) -> None:
+    paths = api.get("/openapi.json").json()["paths"]
+    for path, item in paths.items():
+        for operation in item.values():
+            assert "FORBIDDEN" in operation["responses"]["403"]["description"]
+            assert ("401" in operation["responses"]) is (path not in OPEN), path
 
 
 def test_every_reference_resolves(api: httpx.Client) -> None:

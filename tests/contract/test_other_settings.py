@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ import httpx
 import pytest
 
 from tests.contract.checks import busy, refused
+from tests.hub import LoopbackHub
 from tests.serving import Server, request
+from tollama.registry import find
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +90,17 @@ def test_queue_full(api: httpx.Client, path: str) -> None:
     assert post(0).status_code == 200
 
 
-def test_an_offline_server_pulls_nothing(api: httpx.Client) -> None:
-    body = {"name": "chronos-bolt-tiny", "no_runtime": True}
-    refused(api.post("/v1/models/pull", json=body), 503, "OFFLINE")
+def test_an_offline_server_pulls_nothing_unless_it_is_told_to(
+    api: httpx.Client, bare: Server, hub: LoopbackHub
+) -> None:
+    name = "chronos-bolt-tiny"
+    source = find(name).source
+    hub.add(str(source.repo_id), {"config.json": b"{}", "model.safetensors": b"w"}, str(source.revision))
+    body = {"name": name, "no_runtime": True, "endpoint": hub.url}
+    for offline in ({}, {"offline": True}):
+        refused(api.post("/v1/models/pull", json={**body, **offline}), 503, "OFFLINE")
+    try:
+        assert api.post("/v1/models/pull", json={**body, "offline": False}).json() == {"status": "success"}
+    finally:
+        api.delete(f"/v1/models/{name}")
+        shutil.rmtree(bare.home / "cache", ignore_errors=True)

@@ -6,13 +6,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from deployments.ingress.models import trusted
 from tests.contract.checks import lines, refused
 from tests.hub import LoopbackHub, safetensors
 from tests.serving import Server, request
@@ -80,8 +78,11 @@ def test_a_name_of_ones_own(api: httpx.Client, offered: LoopbackHub) -> None:
         ({"name": "mock", "local_name": "mine"}, "INVALID_REQUEST"),
     ],
 )
-def test_what_cannot_be_pulled(api: httpx.Client, offered: LoopbackHub, body: dict[str, Any], code: str) -> None:
-    refused(pull(api, **body), 400, code)
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_cannot_be_pulled(
+    api: httpx.Client, offered: LoopbackHub, body: dict[str, Any], code: str, stream: bool
+) -> None:
+    refused(pull(api, **body, stream=stream), 400, code)
 
 
 def test_another_architecture_is_named_with_those_served(api: httpx.Client, offered: LoopbackHub) -> None:
@@ -130,22 +131,6 @@ def test_a_model_whose_manifest_is_broken_can_be_removed(
     assert api.get("/v1/models").json()["broken"][0]["name"] == NAME
     assert api.delete(f"/v1/models/{NAME}").json()["removed"] is True
     assert not (server.home / "models" / NAME).exists()
-
-
-@pytest.mark.parametrize(
-    ("host", "has_key", "is_trusted"),
-    [
-        ("127.0.0.1", False, True),
-        ("::1", False, True),
-        ("10.0.0.7", False, False),
-        ("x", False, False),
-        ("x", True, True),
-    ],
-)
-def test_who_may_name_another_endpoint(host: str, has_key: bool, is_trusted: bool) -> None:
-    desk = SimpleNamespace(keys=SimpleNamespace(known=lambda headers: has_key))
-    request = SimpleNamespace(client=SimpleNamespace(host=host), scope={"headers": []})
-    assert trusted(desk, request) is is_trusted  # type: ignore[arg-type]
 
 
 def test_a_proxy_of_ones_own(api: httpx.Client, offered: LoopbackHub) -> None:

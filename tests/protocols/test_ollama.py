@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +16,7 @@ import ollama
 import pytest
 
 from tests.hub import LoopbackHub
-from tests.serving import Server
+from tests.serving import TOLLAMA, Server, request
 from tollama.registry import find
 
 NAME = "chronos-bolt-mini"
@@ -57,6 +60,48 @@ def test_pull_in_one_answer_then_list(client: ollama.Client, pulled: str) -> Non
     assert (model.details.family, model.details.families) == ("torch", ["torch"])
     assert (model.details.format, model.details.quantization_level) == ("safetensors", "F32")
     assert model.details.parameter_size == find(NAME).details.parameter_size
+
+
+def test_the_digest_is_that_of_the_files_and_the_date_that_of_the_pull(
+    client: ollama.Client, server: Server, pulled: str
+) -> None:
+    manifest = json.loads((server.home / "models" / NAME / "manifest.json").read_text())
+    held = {name: content for name, content in FILES.items() if isinstance(content, bytes)}
+    lines = sorted(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in held.items())
+    model = listed(client)[NAME]
+    assert model.digest == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert model.size == manifest["size_bytes"] == sum(len(content) for content in held.values())
+    assert model.modified_at == datetime.fromisoformat(manifest["installed_at"])
+
+
+def test_a_name_may_have_ollamas_tag_latest(client: ollama.Client, commit: str) -> None:
+    tagged = f"{NAME}:latest"
+    assert client.pull(tagged).status == "success"
+    assert NAME in listed(client)
+    assert client.show(tagged).details == client.show(NAME).details
+    assert client.delete(tagged).status == "success"
+    assert NAME not in listed(client)
+    assert client.generate("mock:latest").model == "mock"
+    assert client.generate("mock:latest", keep_alive=0).done_reason == "unload"
+    for verb in ("show", "delete", "pull", "generate"):
+        with pytest.raises(ollama.ResponseError) as refused:
+            getattr(client, verb)("mock:7b")
+        assert refused.value.status_code == 404
+
+
+def test_the_command_line_takes_it_too(base: str, server: Server) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(TOLLAMA), *words, "--host", base]
+        return subprocess.run(command, env=server.environment, capture_output=True, text=True)
+
+    assert json.loads(run("show", "mock:latest", "--json").stdout)["name"] == "mock"
+    series = json.dumps(request(model="mock"))
+    (server.home / "series.json").write_text(series)
+    done = run("forecast", "mock:latest", str(server.home / "series.json"), "--horizon", "2", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert run("stop", "mock:latest").stdout == "Stopped mock:latest.\n"
+    other = run("show", "mock:7b")
+    assert (other.returncode, "Hint: Models have no tags here" in other.stderr) == (1, True)
 
 
 def test_what_is_part_of_tollama_is_listed_too(client: ollama.Client) -> None:

@@ -52,11 +52,12 @@ def test_nan_is_sent_as_such_and_only_what_was_set() -> None:
     )
 
 
-def test_a_flag_that_is_not_set_is_left_out_and_a_zero_is_not() -> None:
-    assert calls.pull("m", offline=False, revision=None, accept_license=True).body == {
+def test_what_is_not_set_is_left_out_and_a_zero_is_not() -> None:
+    assert calls.pull("m", no_runtime=False, offline=False, revision=None, accept_license=True).body == {
         "model": "m",
         "stream": True,
         "accept_license": True,
+        "offline": False,  # which is not what the server does by itself
     }
     assert calls.load("m", 0, None, None).body == {"keep_alive": 0}
 

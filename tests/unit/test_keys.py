@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from pathlib import Path
 
@@ -35,6 +36,23 @@ def test_of_a_key_only_a_hash_is_kept_and_its_text_is_known_by_its_shape() -> No
     assert not keys.matches(OTHER.encode(), [kept.sha256])
     assert keys.made("laptop")[0] != made
     assert text(f"the key is {made}, keep it") == f"the key is {MASK}, keep it"
+
+
+def test_keys_are_compared_in_constant_time_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+
+    def spy(sent: str, known: str) -> bool:
+        compared.append((sent, known))
+        return real(sent, known)
+
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    (one, first), (other, second) = keys.made("one"), keys.made("other")
+    hashes = [first.sha256, second.sha256]
+    for key, known in ((one, True), (other, True), (OTHER, False)):
+        compared.clear()
+        assert keys.matches(key.encode(), hashes) is known
+        assert compared == [(keys.digest(key.encode()), kept) for kept in hashes]
 
 
 def test_keys_of_the_environment_replace_those_of_the_file(tmp_path: Path) -> None:

@@ -331,6 +331,11 @@ def test_offline_takes_what_is_in_the_cache(world: World) -> None:
     assert len(world.hub.requests) == before
 
 
+def test_a_request_may_ask_the_hub_though_the_server_is_offline(world: World) -> None:
+    world.pull(request=PullRequest(model="tiny", offline=False), offline=True)
+    assert world.hub.requests
+
+
 def test_the_configured_token_goes_to_the_configured_hub_only(world: World, tmp_path: Path) -> None:
     with LoopbackHub(tmp_path / "other") as other:
         other.add("org/tiny", FILES)

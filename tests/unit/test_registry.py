@@ -219,6 +219,19 @@ def test_the_longest_name_is_one() -> None:
     assert canonical_name("A" * 128) == "a" * 128
 
 
+def test_ollamas_tag_for_the_only_one_there_is_means_the_plain_name() -> None:
+    assert canonical_name("Mock:Latest") == canonical_name("mock:latest") == "mock"
+    assert find("chronos-bolt-small:latest").name == "chronos-bolt-small"
+    for text in ("mock:7b", "mock:latest:latest", "mock:"):
+        with pytest.raises(ModelNotFound) as refused:
+            canonical_name(text)
+        assert "no tags" in refused.value.hint
+    for text in (":latest", "hf:org/name"):
+        with pytest.raises(ModelNotFound) as refused:
+            canonical_name(text)
+        assert "no tags" not in refused.value.hint
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

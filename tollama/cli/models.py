@@ -53,8 +53,16 @@ def pull(
     license_id: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="With --from-dir: the licence of the weights, as mit.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Use only what is on the disk.")] = False,
+    offline: Annotated[
+        bool | None,
+        typer.Option("--offline/--no-offline", help="Use only what is on the disk, or not; else as the server is set."),
+    ] = None,
     no_runtime: Annotated[bool, typer.Option("--no-runtime", help="Do not install the family's runtime.")] = False,
+    token: Annotated[
+        str | None, typer.Option(help="Token of the hub for this pull, as for a gated repository.", show_default=False)
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Another hub, for this pull.")] = None,
+    proxy: Annotated[str | None, typer.Option(metavar="URL", help="Another proxy to the hub, for this pull.")] = None,
     host: Host = None,
 ) -> None:
     """Download a model, and its family's runtime when that is absent.
@@ -65,7 +73,7 @@ def pull(
     from tollama.cli import pulling
 
     if from_dir is not None:
-        if revision or local_name or offline or host:
+        if revision or local_name or offline is not None or token or endpoint or proxy or host:
             raise typer.BadParameter("--from-dir goes with --license, --accept-license and --no-runtime only.")
         pulling.adopt_model(from_dir, name, license_id, accept_license=accept_license, no_runtime=no_runtime)
         return
@@ -80,6 +88,9 @@ def pull(
             local_name=local_name,
             offline=offline,
             no_runtime=no_runtime,
+            token=token,
+            endpoint=endpoint,
+            proxy=proxy,
         )
 
 
