@@ -9,9 +9,13 @@ What goes wrong is set on the hub while it runs: `status`, `gated`, `cut_after`,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import re
+import socket
+import struct
+import termios
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,9 +52,11 @@ class LoopbackHub:
     """Serves ``<root>/repos/<org>/<name>/<commit>/files`` on 127.0.0.1. A context manager.
 
     ``status``: answered to everything. ``statuses``: answered to the next requests, one each. ``gated``: repositories
-    whose files want a token. ``token``: the one that is right. ``cut_after``: bytes of a body after which the
-    connection is closed, ``cuts`` times. ``pause_after``: bytes after which a body waits for `resume`; `paused` is set
-    then. ``corrupt``: files (by path) whose bytes are not what the list says. ``ranges``: whether Range is honoured.
+    whose files want a token. ``token``: the one that is right. ``retry_after``: what a refusal says of it.
+    ``hangs``: a part of paths that are never answered. ``cut_after``: bytes of a body after which the connection is
+    closed, ``cuts`` times; ``resets``: whether with an RST. ``pause_after``: bytes after which a body waits for
+    `resume`; `paused` is set then. ``corrupt``: files (by path) whose bytes are not what the list says. ``ranges``:
+    whether Range is honoured.
     ``pace``: seconds that each piece of a body takes. ``cdn``: an address that large files are redirected to.
     ``cards``: model card metadata by repository. ``requests``: (method, path, headers) of all so far.
 
@@ -64,8 +70,11 @@ class LoopbackHub:
         self.statuses: deque[int] = deque()
         self.gated: set[str] = set()
         self.token = "hf_right"
+        self.retry_after: str | None = None
+        self.hangs: str | None = None
         self.cut_after: int | None = None
         self.cuts = 1
+        self.resets = False
         self.pause_after: int | None = None
         self.paused = threading.Event()
         self.resume = threading.Event()
@@ -161,6 +170,10 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         path = unquote(urlsplit(self.path).path).strip("/")
         hub.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        if hub.hangs is not None and hub.hangs in path:
+            hub.resume.wait()
+            self.close_connection = True
+            return None
         status = hub.statuses.popleft() if hub.statuses else hub.status
         if status is not None:
             return self._refuse(status)
@@ -171,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
         body = json.dumps({"error": code or f"status {status}"}).encode()
-        self._send(status, body, ({"X-Error-Code": code} if code else {}) | (headers or {}))
+        after = {"Retry-After": self.hub.retry_after} if self.hub.retry_after else {}
+        self._send(status, body, ({"X-Error-Code": code} if code else {}) | after | (headers or {}))
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -259,6 +273,11 @@ class _Handler(BaseHTTPRequestHandler):
             if hub.cut_after is not None and at >= hub.cut_after and hub.cuts > 0:
                 hub.cuts -= 1
                 self.close_connection = True
+                if hub.resets:
+                    while fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4)) != bytes(4):
+                        hub.resume.wait(0.001)  # a reset drops what the client's machine has not got yet
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
                 return
             hub.resume.wait(hub.pace)
             try:

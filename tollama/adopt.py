@@ -11,11 +11,10 @@ from pathlib import Path
 from tollama import architectures, licenses
 from tollama.errors import DigestMismatch, DiskFull, InvalidRequest, UnsupportedRepository
 from tollama.manifest import LICENSE_FILES, matches, safe_path
-from tollama.pull import Progress, alone, full_disk, manifest_of
+from tollama.pull import Progress, alone, full_disk, installed, manifest_of
 from tollama.registry import Entry, Source
-from tollama.retention import in_use
 from tollama.settings import Settings
-from tollama.store import Home, Manifest, Store, StoredFile, sha256_of
+from tollama.store import Home, Manifest, Store, StoredFile, in_use, sha256_of
 from tollama.wanted import free_name
 
 
@@ -41,11 +40,14 @@ def describe(folder: Path, name: str, license: str | None = None) -> Entry:
     return architectures.entry(free_name(name), kind, config, Source(type="local"), terms, paths)
 
 
-def adopt(folder: Path, entry: Entry, settings: Settings, progress: Progress, *, accept_license: bool) -> Manifest:
+def adopt(
+    folder: Path, entry: Entry, settings: Settings, progress: Progress, *, accept_license: bool | str
+) -> Manifest:
     """Install the model of ``folder`` as ``entry`` (see `describe`) says, and return its manifest.
 
-    Raises :class:`LicenseNotAccepted`, :class:`InvalidRequest` for files that are none or lie elsewhere, and
-    :class:`DiskFull`; the store is as it was then.
+    ``accept_license``: whether its licence is accepted, or the sha256 of the text of which that is so.
+    Raises :class:`LicenseNotAccepted`, :class:`InvalidRequest` for files that are none or lie elsewhere and for the
+    name of a model that did not come from a folder, and :class:`DiskFull`; the store is as it was then.
     """
     home = Home(settings.home)
     store = Store(home)
@@ -54,8 +56,10 @@ def adopt(folder: Path, entry: Entry, settings: Settings, progress: Progress, *,
         f"Add --accept-license, or --license with the id of the licence, to: tollama pull --from-dir DIR {entry.name}"
     )
     if not accept_license:
-        licenses.require(home, entry.name, entry.license, text=licenses.text(entry.license, folder), hint=hint)
+        text = licenses.text(entry.license, folder)
+        licenses.require(home, entry.name, entry.license, entry.source, text=text, hint=hint)
     with full_disk(), in_use(home.cache), alone(store, entry.name, progress):
+        installed(entry, store)
         needed, free = sum(path.stat().st_size for path in wanted), shutil.disk_usage(home.cache).free
         if needed > free:
             raise DiskFull(f"The model needs {needed / 1e9:.2f} GB and only {free / 1e9:.2f} GB are free.")
@@ -64,12 +68,12 @@ def adopt(folder: Path, entry: Entry, settings: Settings, progress: Progress, *,
             files = tuple(_copied(path, staged, progress) for path in wanted)
             manifest = manifest_of(entry, accept_license, home, files, staged)
             progress({"status": "writing manifest"})
-            installed = store.install(manifest, staged, keep=settings.keep_snapshots)
+            adopted = store.install(manifest, staged, keep=settings.keep_snapshots)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
     progress({"status": "success"})
-    return installed
+    return adopted
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

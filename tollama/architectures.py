@@ -28,6 +28,7 @@ LONGEST = 2**20
 
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _PRODUCT = " * "
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
 
 
 class Architecture(BaseModel):
@@ -117,12 +118,20 @@ def entry(
 ) -> Entry:
     """The registry entry of a model that the registry does not know; its details are those of its files.
 
-    ``wanted`` are the paths of all files there. Raises :class:`UnsupportedRepository` when none is safetensors.
+    ``wanted`` are the paths of all files there. Raises :class:`UnsupportedRepository` when none is safetensors, or
+    when those are parts of one whose index is missing.
     """
-    if not any(path.endswith(".safetensors") and "/" not in path for path in wanted):
+    top = [path for path in wanted if "/" not in path]
+    found = [path for path in top if path.endswith(".safetensors")]
+    if not found:
         raise UnsupportedRepository(
             "There are no weights in safetensors; pickled ones are not loaded, since they can hold code.",
             hint="Save the model again with safe_serialization=True.",
+        )
+    if all(map(_SHARD.fullmatch, found)) and not any(path.endswith(".safetensors.index.json") for path in top):
+        raise UnsupportedRepository(
+            "The weights are in several parts and the index of these (model.safetensors.index.json) is missing.",
+            hint="Save the model again, or add the index that it was saved with.",
         )
     return Entry(
         name=name,

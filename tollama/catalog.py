@@ -95,6 +95,13 @@ class Model:
         )
 
 
+def mending(name: str) -> str:
+    """What mends a broken model: only one of the registry can be pulled by a name whose manifest cannot be read."""
+    if name in registry():
+        return f"tollama pull {name}"
+    return f"tollama rm {name}, then pull it again as hf:ORG/NAME or with --from-dir"
+
+
 class Catalog:
     """The models of one home."""
 
@@ -106,7 +113,9 @@ class Catalog:
     def find(self, name: str) -> Model:
         """The model of that name, in any letter case. Raises :class:`ModelNotFound` with the closest names."""
         name = canonical_name(name)
-        manifest = self.store.get(name)
+        return self._model(name, self.store.get(name))
+
+    def _model(self, name: str, manifest: Manifest | None) -> Model:
         known = self._known.get(name)
         if known is None or known[0] is not manifest:
             entry = registry().get(name)
@@ -118,7 +127,8 @@ class Catalog:
     def runnable(self, name: str) -> Model:
         """The model, if it may run: known, its licence accepted, its files here. In this order."""
         model = self.find(name)
-        licenses.require(self.home, model.name, model.about.license, snapshot=model.snapshot)
+        about = model.about
+        licenses.require(self.home, model.name, about.license, about.source, snapshot=model.snapshot)
         if not model.installed:
             raise ModelNotInstalled(
                 f"The model {model.name!r} is known but not installed.", hint=f"tollama pull {model.name}"
@@ -132,7 +142,7 @@ class Catalog:
 
     def accepted(self, model: Model) -> bool:
         """Whether the model may run as far as its licence goes."""
-        return licenses.accepted(self.home, model.name, model.about.license)
+        return licenses.accepted(self.home, model.name, model.about.license, model.about.source)
 
     def available(self) -> list[Model]:
         """Every model of the registry."""
@@ -140,9 +150,11 @@ class Catalog:
 
     def installed(self) -> list[Model]:
         """Every model that can run: embedded ones and those with a manifest."""
-        stored = [manifest.name for manifest in self.store.all() if not isinstance(manifest, Broken)]
-        embedded = [model.name for model in self.available() if model.embedded]
-        return [self.find(name) for name in sorted({*stored, *embedded})]
+        embedded = {model.name: model for model in self.available() if model.embedded}
+        stored = {
+            found.name: self._model(found.name, found) for found in self.store.all() if isinstance(found, Manifest)
+        }
+        return [model for _, model in sorted((embedded | stored).items())]
 
     def broken(self) -> dict[str, str]:
         """Name -> what is wrong, for each installed model whose manifest cannot be read."""

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
-from tollama.catalog import Catalog
+from tollama import licenses
+from tollama.catalog import Catalog, mending
 from tollama.client import Client
-from tollama.errors import ConfigError, DeadlineExceeded, RunnerUnavailable, ServerUnreachable, TollamaError
+from tollama.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    ModelNotFound,
+    RunnerUnavailable,
+    ServerUnreachable,
+    TollamaError,
+)
 from tollama.families import FamilySpec, families
+from tollama.pull_child import pull_in_child
+from tollama.retention import left_over, snapshots
 from tollama.runtime_build import MARK, Progress, probe
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings, config_path, env_name, load
-from tollama.store import Home
+from tollama.store import Home, Manifest, fault_of, in_use, sha256_of
 from tollama.version import __version__
+from tollama.wanted import PullRequest, as_entry, proxies
 
 LEAST_BYTES = 100e6
 """Free space under which not even manifests and logs can be relied on."""
@@ -51,7 +64,8 @@ def examine(
     """Every check, each made when it is asked for. Never raises for what it finds.
 
     ``connect`` makes a client of the server; ``say`` gets the lines of what takes long. ``quick`` leaves out the import
-    of each environment's libraries (3 to 15 s each); ``repair`` builds anew the runtimes that are broken.
+    of each environment's libraries (3 to 15 s each) and reading each model's files through; ``repair`` builds anew the
+    runtimes that are broken, pulls the models that are, and clears away what was left over.
     """
     yield python()
     settings, check = configuration()
@@ -65,7 +79,8 @@ def examine(
     else:
         for spec in families().values():
             yield runtime(runtimes, spec, say, quick=quick, repair=repair)
-    yield from models(settings)
+    yield from models(settings, say, quick=quick, repair=repair)
+    yield _safely("store", lambda: store(settings, repair=repair))
     yield hub(settings)
     yield _safely("server", lambda: server(connect))
 
@@ -159,17 +174,31 @@ def _named(spec: FamilySpec) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def models(settings: Settings) -> Iterator[Check]:
-    """One row for each installed model that cannot run, and one for all."""
+def models(settings: Settings, say: Progress, *, quick: bool, repair: bool) -> Iterator[Check]:
+    """One row for each installed model that cannot run or whose files are others than they were, and one for all."""
     try:
         catalog = Catalog(Home(settings.home))
         broken, installed = catalog.broken(), catalog.installed()
     except (TollamaError, OSError) as error:
         yield _told("models", error)
         return
-    for name, reason in broken.items():
-        yield Check(f"model {name}", "fail", f"The model {name!r} is broken: {reason}.", f"tollama pull {name}")
+    whole = 0
     for model in installed:
+        if model.manifest is not None and not quick and (reason := altered(model.manifest)):
+            broken[model.name] = reason
+    for name, reason in broken.items():
+        told = f"The model {name!r} is broken: {reason}."
+        manifest = catalog.store.get(name) if repair and not settings.offline else None
+        if manifest is not None and manifest.source.type == "huggingface":
+            if not (failed := repulled(manifest, settings, say)):
+                whole += 1
+                continue
+            told = f"{told} It could not be pulled: {failed}"
+        yield Check(f"model {name}", "fail", told, mending(name))
+    for model in installed:
+        if model.name in broken:
+            continue
+        whole += not model.embedded
         try:
             catalog.runnable(model.name)
         except TollamaError as error:
@@ -178,7 +207,58 @@ def models(settings: Settings) -> Iterator[Check]:
         if model.family not in families():
             told = f"The model {model.name!r} is of the family {model.family!r}, which is not here."
             yield Check(f"model {model.name}", "warn", told, "Install the package that the family comes with.")
-    yield Check("models", "ok", f"{sum(not model.embedded for model in installed)} pulled and whole")
+    yield Check("models", "ok", f"{whole} pulled and whole")
+
+
+def altered(manifest: Manifest) -> str:
+    """What of an installed model's files is not what was pulled, "" if nothing is; they are read through."""
+    with suppress(OSError):
+        changed = [file.path for file in manifest.files if sha256_of(manifest.snapshot / file.path) != file.sha256]
+        return f"the file {changed[0]} has another content" if changed else ""
+    return fault_of(manifest) or "a file of it cannot be read"
+
+
+def repulled(manifest: Manifest, settings: Settings, say: Progress) -> str:
+    """Pull a model that is damaged, at the commit that it was at; why that failed, "" if it did not."""
+    request = PullRequest(name=manifest.name, revision=manifest.resolved.commit_sha, no_runtime=True)
+
+    async def ask() -> dict[str, Any]:
+        line: dict[str, Any] = {}
+        async for line in pull_in_child(as_entry(manifest), request, settings):
+            say(f"{manifest.name}: {line.get('status', '')}")
+        return line
+
+    last = asyncio.run(ask())
+    if "error" in last:
+        return str(last["error"])
+    found = Catalog(Home(settings.home)).store
+    if (again := found.get(manifest.name)) is not None:  # a branch goes on being the one that is followed
+        found.update(again.model_copy(update={"source": manifest.source}))
+    return ""
+
+
+def store(settings: Settings, *, repair: bool) -> Check:
+    """Whether something was left over by what was cut short, and whether every licence receipt can be read."""
+    home, found = Home(settings.home), []
+    if (home.cache / "staging").is_dir():
+        with in_use(home.cache, alone=True) as free:  # else a pull is at work
+            for one in left_over(settings) if free else ():
+                found.append(str(one.path))
+                if repair:
+                    shutil.rmtree(one.path, ignore_errors=True)
+    if home.models.is_dir():
+        found += [str(one.path) for one in snapshots(settings, dry_run=not repair)]
+    damaged = []
+    for path in sorted(home.licenses.glob("[!.]*.json")):
+        with suppress(ModelNotFound):  # no file of ours
+            if licenses.receipt(home, path.stem) is None:
+                damaged.append(path.stem)
+    if damaged:
+        told = f"The licence receipt of {', '.join(damaged)} cannot be read: it has to be accepted again."
+        return Check("store", "warn", told, f"tollama pull {damaged[0]} --accept-license")
+    if found and not repair:
+        return Check("store", "warn", f"Left over: {', '.join(found)}", "tollama doctor --fix")
+    return Check("store", "ok", f"{len(found)} removed that were left over" if found else "nothing is left over")
 
 
 def hub(settings: Settings) -> Check:
@@ -190,8 +270,10 @@ def hub(settings: Settings) -> Check:
     if address.scheme not in ("http", "https") or not address.hostname:
         return Check("hub", "fail", "The address of the hub is no URL.", "Correct TOLLAMA_HF_ENDPOINT or HF_ENDPOINT.")
     hint = "Check the network, HF_ENDPOINT and the proxy settings. What is installed works without the hub."
+    way = proxies(PullRequest(name="any"), settings, os.environ)
+    proxy = settings.proxies if settings.proxies in (way.get("http_proxy"), None) else None  # else the standard ones
     try:
-        status = httpx.head(settings.hf_endpoint, timeout=HUB_TIMEOUT_S, proxy=settings.proxies).status_code
+        status = httpx.head(settings.hf_endpoint, timeout=HUB_TIMEOUT_S, proxy=proxy).status_code
     except httpx.TimeoutException:
         return Check("hub", "warn", f"{shown} does not answer within {HUB_TIMEOUT_S:g} s", hint)
     except httpx.HTTPError:

@@ -15,13 +15,14 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoSibling
@@ -42,6 +43,12 @@ from tollama.version import __version__
 
 LIST_TIMEOUT_S = 20.0
 """For the file list: the hub's own client waits for ever."""
+RESETS = 3
+"""Times in a row that a connection may be reset before a byte came."""
+RESET_S = 1.0
+"""How long a hub is left alone that has reset a connection."""
+PATIENCE_S = 60.0
+"""How long in all a hub is waited for that says 429, for one file."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}")
@@ -90,6 +97,7 @@ class Hub:
         self._endpoint = endpoint.rstrip("/")
         self._token: str | bool = token or False  # False: no token that lies around on this machine either
         self._offline = offline
+        self._brought: list[RemoteFile] = []
 
     def listing(self, repo_id: str, revision: str, patterns: tuple[str, ...], *, also: tuple[str, ...] = ()) -> Listing:
         """The files of ``revision`` (a branch, tag or commit) that match any of ``patterns``, of which there must be
@@ -106,12 +114,13 @@ class Hub:
         try:
             api = HfApi(self._endpoint, token=self._token, library_name="tollama", library_version=__version__)
             info = api.model_info(repo_id, revision=revision, files_metadata=True, timeout=LIST_TIMEOUT_S)
-            if _COMMIT.fullmatch(revision) and info.sha != revision:
-                raise ValueError("another commit than the one asked for")
+            commit = str(info.sha)
+            if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(revision) and commit != revision):
+                raise ValueError("no commit, or another than the one asked for")
             card = {"tags": list(info.tags or ()), "library_name": info.library_name}
             card |= _plain(vars(info.card_data)) if info.card_data else {}
             files = tuple(_remote(sibling) for sibling in info.siblings or ())
-            found = Listing(repo_id, str(info.sha), files, card)
+            found = Listing(repo_id, commit, files, card)
         except Exception as error:
             raise translate(error, self.page(repo_id)) from error
         for known_as in {revision, found.commit}:
@@ -134,8 +143,15 @@ class Hub:
         """Bytes of ``listing`` that are not in the cache yet."""
         return sum(max(0, file.size - self._have(file)) for file in listing.files)
 
-    def download(self, listing: Listing, file: RemoteFile, progress: Callable[[int], None]) -> None:
-        """Bring ``file`` into the cache, from where it was left; ``progress`` gets the bytes that are there."""
+    def download(
+        self,
+        listing: Listing,
+        file: RemoteFile,
+        progress: Callable[[int], None],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Bring ``file`` into the cache, from where it was left; ``progress`` gets the bytes that are there, ``say``
+        what is waited for."""
         self._blobs.mkdir(parents=True, exist_ok=True)
         blob, part = self._blob(file), self._part(file)
         with self._alone(file):
@@ -149,26 +165,48 @@ class Hub:
             have = self._have(file)
             if have > file.size:
                 part.unlink()
-                have = 0
-            progress(have)
+            self._brought.append(file)
             url = hf_hub_url(listing.repo_id, file.path, revision=listing.commit, endpoint=self._endpoint)
-            headers = {"user-agent": f"tollama/{__version__}", "accept-encoding": "identity"}
-            if self._token:
-                headers["authorization"] = f"Bearer {self._token}"
-            try:
-                with _Counted(part, progress) as out:
-                    http_get(url, out, resume_size=have, headers=headers, expected_size=file.size)
-            except Exception as error:
-                failure = translate(error, self.page(listing.repo_id))
-                if isinstance(failure, DigestMismatch):  # else the next pull would go on where this one went wrong
-                    part.unlink(missing_ok=True)
-                raise failure from error
+            left, waited, pause = RESETS, 0.0, 1.0
+            while True:
+                progress(have := self._have(file))
+                try:
+                    self._get(url, part, have, file.size, progress)
+                    return
+                except Exception as error:
+                    failure = translate(error, self.page(listing.repo_id))
+                    if isinstance(failure, (DigestMismatch, DiskFull)):  # else the next pull would go on from there
+                        part.unlink(missing_ok=True)
+                    left = RESETS if self._have(file) > have else left - 1
+                    if failure.retry_after is not None:  # a 429
+                        pause = max(failure.retry_after, 2 * pause)
+                        waited += pause
+                        if waited > PATIENCE_S:
+                            raise failure from error
+                        say(f"waiting {pause:.0f} s for the hub, which is busy")
+                        time.sleep(pause)
+                    elif left and _was_reset(error):  # of all that breaks off, what the library does not try again
+                        time.sleep(RESET_S)
+                    else:
+                        raise failure from error
 
-    def discard(self, listing: Listing) -> None:
-        """Remove what of ``listing`` was downloaded and not verified yet."""
-        for file in listing.files:
-            with self._alone(file):
-                self._part(file).unlink(missing_ok=True)
+    def _get(self, url: str, part: Path, have: int, size: int, progress: Callable[[int], None]) -> None:
+        headers = {"user-agent": f"tollama/{__version__}", "accept-encoding": "identity"}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        session = get_session()
+        answered = session.event_hooks["response"]
+        if _refuse_429 not in answered:
+            session.event_hooks = session.event_hooks | {"response": [*answered, _refuse_429]}
+        with _Counted(part, progress) as out:
+            http_get(url, out, resume_size=have, headers=headers, expected_size=size)
+
+    def discard(self) -> None:
+        """Remove what was brought here and what no model shares. For when nobody else uses the cache."""
+        for file in self._brought:
+            for path in (self._part(file), self._blob(file)):
+                if path.exists() and path.stat().st_nlink == 1:
+                    path.unlink()
 
     def verify(self, file: RemoteFile) -> tuple[Path, str]:
         """Check a downloaded ``file`` against its digest; its place in the cache and its sha256.
@@ -203,7 +241,7 @@ class Hub:
         return FileLock(self._blob(file).with_suffix(".lock"))
 
     def _listed(self, repo_id: str, revision: str) -> Path:
-        return self._listings / f"{hashlib.sha256(f'{repo_id}@{revision}'.encode()).hexdigest()}.json"
+        return self._listings / f"{hashlib.sha256(f'{self._endpoint} {repo_id}@{revision}'.encode()).hexdigest()}.json"
 
     def _remembered(self, repo_id: str, revision: str) -> Listing:
         try:
@@ -212,6 +250,23 @@ class Hub:
             raise Offline("The model was never pulled here, and the server is told to stay offline.") from None
         files = tuple(RemoteFile(**file) for file in raw["files"])
         return Listing(raw["repo_id"], raw["commit"], files, raw.get("card") or {})
+
+
+def _refuse_429(response: Any) -> None:
+    """Raise for the status 429, at which the library itself waits in silence, for as long as the hub says."""
+    if response.status_code == 429:
+        after = response.headers.get("retry-after", "")
+        seconds = float(after) if after.isdigit() else 0.0
+        raise _unavailable(429, seconds)
+
+
+def _was_reset(error: Exception) -> bool:
+    return isinstance(error, ConnectionError) or type(error).__name__ in ("ReadError", "WriteError")
+
+
+def _unavailable(status: int, retry_after: float | None = None) -> HubUnavailable:
+    hint = "Try again in a while; what was downloaded so far is kept."
+    return HubUnavailable("The hub is overloaded or down.", detail=f"HTTP {status}", hint=hint, retry_after=retry_after)
 
 
 class _Counted(io.BufferedWriter):
@@ -283,8 +338,7 @@ def translate(error: Exception, page: str = "") -> TollamaError:
     if status == 416 or (type(error) is OSError and error.errno is None):
         return DigestMismatch("A file of the model is not as long as the hub said it would be.")
     if status in (429, 502, 503, 504):
-        hint = "Try again in a while; what was downloaded so far is kept."
-        return HubUnavailable("The hub is overloaded or down.", detail=detail, hint=hint)
+        return _unavailable(status)
     if status is not None:
         return HubError("The hub answered with a fault.", detail=detail, hint="Try again in a while.")
     # Transport failures are exceptions of whichever HTTP library this version of the hub's client is built on.

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tollama.errors import LicenseNotAccepted
-from tollama.manifest import license_text, sha256_of_text
+from tollama.manifest import StoredLicense, license_text, sha256_of_text
 from tollama.paths import data
-from tollama.registry import License, canonical_name, rows
+from tollama.registry import License, Source, canonical_name, registry, rows
 from tollama.store import FileCache, Home, atomic_write
 from tollama.version import __version__
 
@@ -54,7 +54,7 @@ class Known(BaseModel):
 
 class Receipt(BaseModel):
     """Who accepted which licence, when. ``text_sha256`` is of the text that was accepted, see `text`; ``earlier`` of
-    those that were accepted of the same licence before."""
+    those that were accepted of the same licence before. ``source`` is where the model comes from."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -65,6 +65,7 @@ class Receipt(BaseModel):
     accepted_at: datetime
     by: str
     tollama: str
+    source: str | None = None
     revision: str | None = None
     earlier: tuple[str, ...] = ()
 
@@ -132,28 +133,36 @@ def shown(terms: Terms, snapshot: Path | None) -> str:
     return found if found != terms.notice else "\n".join(part for part in (terms.id, found, terms.url) if part)
 
 
-def accepted(home: Home, name: str, terms: Terms) -> bool:
+def accepted(home: Home, name: str, terms: Terms, source: Source | None = None) -> bool:
     """Whether the model may run as far as its licence goes. Cheap: asked before each run.
 
-    ``terms`` of a manifest say which text it is that has to be accepted; a registry entry's know none.
+    ``terms`` of a manifest say which text it is that has to be accepted; a registry entry's know none. With ``source``
+    it has to be accepted for a model from there.
     """
     if not terms.needs_acceptance:
         return True
     found = receipt(home, name)
-    return found is not None and found.license == terms.id and _covers(found, getattr(terms, "text_sha256", None))
+    return found is not None and _is_of(found, terms, source) and _covers(found, getattr(terms, "text_sha256", None))
 
 
 def require(
-    home: Home, name: str, terms: Terms, *, text: str | None = None, snapshot: Path | None = None, hint: str = ""
+    home: Home,
+    name: str,
+    terms: Terms,
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    snapshot: Path | None = None,
+    hint: str = "",
 ) -> None:
     """Raise :class:`LicenseNotAccepted` unless the licence is accepted; with ``text``, unless that very text is.
 
-    Its ``detail`` has the text, cut to what can be read: ``text``, else that among the files in ``snapshot``.
-    ``hint`` says how to accept, if not by a pull of ``name``.
+    Its ``detail`` has the text, cut to what can be read, and the digest of the whole: of ``text``, else of that among
+    the files in ``snapshot``. ``hint`` says how to accept, if not by a pull of ``name``.
     """
     found = receipt(home, name)
-    if not accepted(home, name, terms):
-        same = found is not None and found.license == terms.id
+    if not accepted(home, name, terms, source):
+        same = found is not None and _is_of(found, terms, source)
         what = CHANGED if same else "The licence of {} ({}) has to be accepted first."
     elif terms.needs_acceptance and text is not None and found is not None and not _covers(found, sha256_of_text(text)):
         what = CHANGED
@@ -161,6 +170,7 @@ def require(
         return
     shown = license_text(terms.notice, snapshot) if text is None else text
     detail = {"license": terms.id, "notice": terms.notice, "url": terms.url, "text": summary(shown)}
+    detail["text_sha256"] = sha256_of_text(shown)
     raise LicenseNotAccepted(
         what.format(repr(name), terms.id),
         detail=detail,
@@ -175,11 +185,20 @@ def summary(text: str) -> str:
     return text if left <= 0 else f"{text[:SHOWN].rstrip()}\n[... {left} more characters]"
 
 
-def accept(home: Home, name: str, terms: Terms, *, text: str | None = None, revision: str | None = None) -> Receipt:
-    """Record that the licence is accepted: its ``text`` (default: the notice) at the source's ``revision``."""
+def accept(
+    home: Home,
+    name: str,
+    terms: Terms,
+    source: Source | None = None,
+    *,
+    text: str | None = None,
+    revision: str | None = None,
+) -> Receipt:
+    """Record that the licence is accepted: its ``text`` (default: the notice) at the ``revision`` of ``source``."""
     before = receipt(home, name)
     digest = sha256_of_text(terms.notice if text is None else text)
-    earlier = {before.text_sha256, *before.earlier} if before is not None and before.license == terms.id else set()
+    same = before is not None and _is_of(before, terms, source)
+    earlier = {before.text_sha256, *before.earlier} if before is not None and same else set()
     given = Receipt(
         name=canonical_name(name),
         license=terms.id,
@@ -188,11 +207,20 @@ def accept(home: Home, name: str, terms: Terms, *, text: str | None = None, revi
         accepted_at=datetime.now(UTC),
         by=f"{_user()}@{socket.gethostname()}",
         tollama=__version__,
+        source=None if source is None else source.place,
         revision=revision,
         earlier=tuple(sorted(earlier - {digest})),
     )
     atomic_write(home.licenses / f"{given.name}.json", given.model_dump_json(indent=2).encode() + b"\n")
     return given
+
+
+def _is_of(found: Receipt, terms: Terms, source: Source | None) -> bool:
+    """Whether a receipt is of this licence, for a model from ``source``. One that was written before receipts knew
+    theirs is of the registry's model of that name, or of the one that is installed."""
+    if found.license != terms.id or source is None or found.source == source.place:
+        return found.license == terms.id
+    return found.source is None and (isinstance(terms, StoredLicense) or found.name in registry())
 
 
 def _covers(found: Receipt, text_sha256: str | None) -> bool:

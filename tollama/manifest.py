@@ -17,10 +17,10 @@ from tollama.registry import Defaults, Details, Requires, Source
 
 SCHEMA = 2
 """Version of the manifest that this tollama writes."""
-LICENSE_FILES = ("LICENSE*", "LICENCE*", "license*", "licence*")
-"""Names of a licence's text at the top of a repository."""
+LICENSE_FILES = ("[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*",)
+"""Names of a licence's text at the top of a repository: in either spelling, in any letter case."""
 MAX_TEXT = 1_000_000
-"""Characters of a licence that are read."""
+"""Bytes that a licence's text may have; a longer one is passed over."""
 
 
 def safe_path(path: str) -> str:
@@ -110,10 +110,14 @@ def license_text(notice: str, snapshot: Path | None) -> str:
     """A licence's text: the ``LICENSE`` file among the model's files, else ``notice``."""
     found = sorted({path for name in LICENSE_FILES for path in snapshot.glob(name)}) if snapshot else []
     for path in found:
-        if path.is_file() and not path.is_symlink():
-            with path.open(encoding="utf-8", errors="replace") as file:
-                return file.read(MAX_TEXT)
+        if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_TEXT:
+            return text_of(path.read_bytes())
     return notice
+
+
+def text_of(content: bytes) -> str:
+    """The text of a licence's file, the same whichever line ends it was saved with."""
+    return content.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def sha256_of_text(text: str) -> str:

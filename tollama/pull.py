@@ -16,14 +16,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tollama import architectures, licenses, weights
-from tollama.errors import DiskFull, HubError, Offline, PullError
+from tollama import agreement, architectures, licenses, weights
+from tollama.errors import DiskFull, HubError, InvalidRequest, Offline
 from tollama.families import families
 from tollama.manifest import LICENSE_FILES, sha256_of_text
 from tollama.registry import Entry, Source
-from tollama.retention import in_use, tidy
+from tollama.retention import tidy
 from tollama.settings import Settings
-from tollama.store import Home, Manifest, Resolved, Store, StoredFile, StoredLicense, sha256_of
+from tollama.store import (
+    Home,
+    Manifest,
+    Resolved,
+    Store,
+    StoredFile,
+    StoredLicense,
+    fault_of,
+    in_use,
+    sha256_of,
+)
 from tollama.wanted import PullRequest, Repository, access, as_entry, offline
 
 if TYPE_CHECKING:
@@ -49,13 +59,24 @@ def pull(
     ``progress`` gets the lines of Ollama's pull, ``{"status": "success"}`` last. An embedded model has nothing to
     fetch: its manifest is returned but not stored. Where only the acceptance of an installed model's licence is
     missing, nothing but that is done. Raises :class:`LicenseNotAccepted` before anything but the licence's text is
-    fetched, the :class:`PullError` leaves, and :class:`RunnerUnavailable` when the runtime cannot be built.
+    fetched, :class:`InvalidRequest` where a model from elsewhere has the name, the :class:`PullError` leaves, and
+    :class:`RunnerUnavailable` when the runtime cannot be built.
     """
+    from tollama.hub import Hub
+
     store = Store(home)
-    with full_disk(), in_use(home.cache):
-        manifest = _accepted_only(wanted, request, store, progress) or _pull(
-            wanted, request, store, runtimes, settings, progress
-        )
+    endpoint, token = access(request, settings)
+    hub = Hub(home.cache, endpoint, token=token, offline=offline(request, settings))
+    try:
+        with full_disk(), in_use(home.cache):
+            manifest = _accepted_only(wanted, request, store, progress) or _pull(
+                wanted, request, store, hub, runtimes, settings, progress
+            )
+    except DiskFull:  # a disk that stays full harms everything else
+        with in_use(home.cache, alone=True) as free:  # another pull may share what this one has brought
+            if free:
+                hub.discard()
+        raise
     tidy(settings)
     progress({"status": "success"})
     return manifest
@@ -76,56 +97,63 @@ def _accepted_only(
     wanted: Entry | Repository, request: PullRequest, store: Store, progress: Progress
 ) -> Manifest | None:
     """The installed model if all that the request changes of it is that its licence is accepted now."""
-    here = _installed(wanted, store)
-    if here is None or not request.accept_license or licenses.accepted(store.home, here.name, here.license):
-        return here if here is not None and here.source.type == "local" else None
+    here = installed(wanted, store)
+    if here is None:
+        return None
+    local, terms = here.source.type == "local", here.license
+    text = licenses.text(terms, here.snapshot)
+    if fault_of(here) or (terms.needs_acceptance and sha256_of_text(text) != terms.text_sha256):
+        if local:
+            hint = f"tollama pull --from-dir DIR {here.name}"
+            raise InvalidRequest(f"The files of {here.name!r}, which came from a folder, are damaged.", hint=hint)
+        return None
+    if not request.accept_license or licenses.accepted(store.home, here.name, terms, here.source):
+        return here if local else None
     if request.revision not in (None, here.source.revision, here.resolved.commit_sha):
         return None
-    text = licenses.text(here.license, here.snapshot)
-    licenses.accept(store.home, here.name, here.license, text=text, revision=here.resolved.commit_sha)
+    if agreement.agreed(request) not in (True, terms.text_sha256):
+        licenses.require(store.home, here.name, terms, here.source, text=text, hint=agreement.how(request))
+    licenses.accept(store.home, here.name, terms, here.source, text=text, revision=here.resolved.commit_sha)
     progress({"status": "licence accepted"})
     return here
 
 
-def _installed(wanted: Entry | Repository, store: Store) -> Manifest | None:
-    """The installed model of that name, if it is of that repository."""
+def installed(wanted: Entry | Repository, store: Store) -> Manifest | None:
+    """The installed model of that name. Raises :class:`InvalidRequest` if it came from somewhere else."""
     here = store.get(wanted.name)
-    repo = wanted.repo_id if isinstance(wanted, Repository) else wanted.source.repo_id
-    return here if here is not None and here.source.repo_id == repo else None
+    place = wanted.source.place if isinstance(wanted, Entry) else wanted.repo_id.lower()
+    if here is None or here.source.place == place:
+        return here
+    raise InvalidRequest(
+        f"The name {here.name!r} is that of another model, from {here.source.repo_id or 'a folder'}.",
+        hint=f"Choose another name, or remove it first: tollama rm {here.name}",
+    )
 
 
 def _pull(
     wanted: Entry | Repository,
     request: PullRequest,
     store: Store,
+    hub: Hub,
     runtimes: Runtimes,
     settings: Settings,
     progress: Progress,
 ) -> Manifest:
-    from tollama.hub import Hub
-
-    endpoint, token = access(request, settings)
-    hub = Hub(store.home.cache, endpoint, token=token, offline=offline(request, settings))
-    listing = None
-    if isinstance(wanted, Repository):
+    entry, listing = _described(wanted, store, hub) if isinstance(wanted, Repository) else (wanted, None)
+    agreed = agreement.agreed(request)
+    if agreed is not True and not licenses.accepted(store.home, entry.name, entry.license, entry.source):
+        text, hint = agreement.offered(entry, request, hub), agreement.how(request)
+        if agreed != sha256_of_text(text):
+            licenses.require(store.home, entry.name, entry.license, entry.source, text=text, hint=hint)
+    if isinstance(wanted, Repository):  # the first line, which commits an answer to success, after what can be refused
+        agreement.unchanged(entry, request, store, hub, listing)
         progress({"status": "pulling manifest"})
-        entry, listing = _described(wanted, store, hub)
-    else:
-        entry = wanted
-    if not request.accept_license and not licenses.accepted(store.home, entry.name, entry.license):
-        licenses.require(store.home, entry.name, entry.license, text=_offered(entry, request, hub), hint=how(request))
     if not request.no_runtime:
         install_runtime(entry.family, runtimes, progress)
     if entry.source.type == "embedded":
-        return manifest_of(entry, request.accept_license, store.home, ())
+        return manifest_of(entry, agreed, store.home, ())
     with alone(store, entry.name, progress):
         return _install(entry, request, store, hub, listing, settings.keep_snapshots, progress)
-
-
-def how(request: PullRequest) -> str:
-    """How to accept the licence of what is asked for."""
-    named = f" --name {request.local_name}" if request.local_name else ""
-    return f"tollama pull {request.name}{named} --accept-license"
 
 
 def _described(wanted: Repository, store: Store, hub: Hub) -> tuple[Entry, Listing | None]:
@@ -133,7 +161,7 @@ def _described(wanted: Repository, store: Store, hub: Hub) -> tuple[Entry, Listi
 
     Where the commit is installed already, or the server is offline, the installed model's own say is enough.
     """
-    here = _installed(wanted, store)
+    here = installed(wanted, store)
     source = Source(type="huggingface", repo_id=wanted.repo_id, revision=wanted.revision)
     if here is not None and here.resolved.commit_sha == wanted.revision:
         return as_entry(here).model_copy(update={"source": source}), None
@@ -158,26 +186,6 @@ def _config(hub: Hub, listing: Listing) -> dict[str, Any]:
     if "license" not in card:
         card |= architectures.card(hub.read(listing, architectures.CARD, architectures.MAX_SIZE) or b"")
     return config | {"card": card}
-
-
-def _offered(entry: Entry, request: PullRequest, hub: Hub) -> str:
-    """The text that is to be accepted: the repository's, else the notice where there is none to be had."""
-    text = None
-    if entry.source.repo_id is not None:
-        try:
-            listing = hub.listing(entry.source.repo_id, request.revision or str(entry.source.revision), ("*",))
-            text = _text(hub, listing)
-        except PullError:
-            pass
-    return entry.license.notice if text is None else text
-
-
-def _text(hub: Hub, listing: Listing) -> str | None:
-    for file in sorted(listing.only(LICENSE_FILES).files, key=lambda file: file.path):
-        content = hub.read(listing, file.path, architectures.MAX_SIZE)
-        if content is not None:
-            return content.decode(errors="replace")
-    return None
 
 
 def install_runtime(family: str, runtimes: Runtimes, progress: Progress) -> None:
@@ -217,26 +225,26 @@ def _install(
     progress: Progress,
 ) -> Manifest:
     repo, revision = str(entry.source.repo_id), request.revision or str(entry.source.revision)
-    here = _installed(entry, store)
-    if listing is None:
-        progress({"status": "pulling manifest"})
-        if here is not None and here.resolved.commit_sha == revision and _sound(here, progress):
-            return _renewed(entry, request, store, here, progress)
+    here, listed = installed(entry, store), listing is not None
+    if listing is None and (here is None or here.resolved.commit_sha != revision):
         try:
             listing = hub.listing(repo, revision, entry.files, also=LICENSE_FILES)
         except Offline:
-            if here is None or here.source.revision != revision or not _sound(here, progress):
+            if here is None or here.source.revision != revision:
                 raise
-            return _renewed(entry, request, store, here, progress)
-    if here is not None and here.resolved.commit_sha == listing.commit and _sound(here, progress):
-        return _renewed(entry, request, store, here, progress)
-    if entry.license.needs_acceptance and not request.accept_license:  # before the weights, which may be large
-        text = _text(hub, listing) or entry.license.notice
-        licenses.require(store.home, entry.name, entry.license, text=text, hint=how(request))
+        agreement.unchanged(entry, request, store, hub, listing)
+    if not listed:
+        progress({"status": "pulling manifest"})
+    if here is not None and (listing is None or here.resolved.commit_sha == listing.commit) and _sound(here, progress):
+        kept = _renewed(entry, request, store, here, progress)
+        if kept is not None:
+            return kept
+    if listing is None:
+        listing = hub.listing(repo, revision, entry.files, also=LICENSE_FILES)
     staged = store.staging(entry.name)
     try:
         files = _fetch(hub, listing.only((*entry.files, *LICENSE_FILES)), staged, store.home.cache, progress)
-        manifest = manifest_of(entry, request.accept_license, store.home, files, staged, listing.commit, revision)
+        manifest = manifest_of(entry, agreement.agreed(request), store.home, files, staged, listing.commit, revision)
         progress({"status": "writing manifest"})
         return store.install(manifest, staged, keep=keep)
     except BaseException:
@@ -253,11 +261,11 @@ def _sound(here: Manifest, progress: Progress) -> bool:
         return False
 
 
-def _renewed(entry: Entry, request: PullRequest, store: Store, here: Manifest, progress: Progress) -> Manifest:
-    """The installed model under what the registry says of it now; its files stay."""
+def _renewed(entry: Entry, request: PullRequest, store: Store, here: Manifest, progress: Progress) -> Manifest | None:
+    """The installed model under what the registry says of it now, its files stay; None if it was removed meanwhile."""
     asked = request.revision or str(entry.source.revision)
-    commit, accept = here.resolved.commit_sha, request.accept_license
-    fresh = manifest_of(entry, accept, store.home, here.files, here.snapshot, commit, asked)
+    commit, agreed = here.resolved.commit_sha, agreement.agreed(request)
+    fresh = manifest_of(entry, agreed, store.home, here.files, here.snapshot, commit, asked)
     progress({"status": "writing manifest"})
     kept = {"resolved": here.resolved, "pulled_at": here.pulled_at, "installed_at": here.installed_at}
     return store.update(fresh.model_copy(update=kept))
@@ -271,12 +279,8 @@ def _fetch(hub: Hub, listing: Listing, staged: Path, cache: Path, progress: Prog
     needed, free = hub.missing(listing), shutil.disk_usage(cache).free
     if needed > free:
         raise DiskFull(f"The model needs {needed / 1e9:.2f} GB more and only {free / 1e9:.2f} GB are free.")
-    try:
-        for file in listing.files:
-            hub.download(listing, file, _lines(file, progress))
-    except DiskFull:  # a disk that stays full harms everything else
-        hub.discard(listing)
-        raise
+    for file in listing.files:
+        hub.download(listing, file, _lines(file, progress), lambda status: progress({"status": status}))
     progress({"status": "verifying sha256 digest"})
     files = []
     for file in listing.files:
@@ -308,7 +312,7 @@ def _lines(file: RemoteFile, progress: Progress) -> Callable[[int], None]:
 
 def manifest_of(
     entry: Entry,
-    accept_license: bool,
+    agreed: bool | str,
     home: Home,
     files: tuple[StoredFile, ...],
     snapshot: Path | None = None,
@@ -317,16 +321,17 @@ def manifest_of(
 ) -> Manifest:
     """The manifest of ``entry`` with these files; settles the licence of the very text among them first.
 
-    ``revision`` was asked for and is at ``commit``. Raises :class:`LicenseNotAccepted`, and
+    ``agreed``: whether it is accepted here and now, or the sha256 of the text of which that is so. ``revision`` was
+    asked for and is at ``commit``. Raises :class:`LicenseNotAccepted`, and
     :class:`UnsupportedRepository` for weights of a model not in the registry that are not what they are called.
     """
     terms, digest = entry.license, None
     if terms.needs_acceptance:
         text = licenses.text(terms, snapshot)
         digest = sha256_of_text(text)
-        if accept_license:
-            licenses.accept(home, entry.name, terms, text=text, revision=commit or None)
-        licenses.require(home, entry.name, terms, text=text)
+        if agreed in (True, digest):
+            licenses.accept(home, entry.name, terms, entry.source, text=text, revision=commit or None)
+        licenses.require(home, entry.name, terms, entry.source, text=text)
     source = entry.source if revision is None else entry.source.model_copy(update={"revision": revision})
     now = datetime.now(UTC)
     return Manifest(

@@ -49,6 +49,11 @@ class Source(_Frozen):
             raise ValueError("a huggingface source has repo_id and revision, any other neither")
         return self
 
+    @property
+    def place(self) -> str:
+        """Where the models of it come from, at any revision: the repository in lower case, else the type."""
+        return self.repo_id.lower() if self.repo_id else self.type
+
 
 class License(_Frozen):
     """The licence of the weights, not of the code. ``verified``: read at its source, not by hearsay."""

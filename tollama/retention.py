@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tollama.families import families
 from tollama.logs import surplus
 from tollama.settings import Settings
-from tollama.store import Home, Store
+from tollama.store import Home, Store, in_use
 
 log = logging.getLogger(__name__)
 
@@ -41,29 +40,13 @@ class Rule:
     apply: Callable[[Settings, bool], Iterator[Surplus]]
 
 
-@contextmanager
-def in_use(cache: Path, *, alone: bool = False) -> Iterator[bool]:
-    """Within, what is in ``cache`` stays: several pulls may be in it, or one that takes away, ``alone``.
-
-    Yields False if it cannot be had alone now, True else. The kernel frees it when its holder dies.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".in-use").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
 def cached(settings: Settings, dry_run: bool) -> Iterator[Surplus]:
     """Files of the cache that were not used for ``cache_max_days``, then the least recently used until the rest is no
     more than ``cache_max_gb``. What an installed model shares takes no room of its own and stays."""
     with in_use(Home(settings.home).cache, alone=True) as free:
         if not free:
             return
-        yield from _taken(_left_over(settings), dry_run)
+        yield from _taken(left_over(settings), dry_run)
         now, kept = time.time(), 0
         for path, stat in sorted(_files(settings), key=lambda file: file[1].st_mtime, reverse=True):
             if stat.st_nlink > 1:
@@ -150,7 +133,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, os.stat_result]]:
                 yield path, path.stat()
 
 
-def _left_over(settings: Settings) -> Iterator[Surplus]:
+def left_over(settings: Settings) -> Iterator[Surplus]:
     """What pulls that were killed had put together; there is none at work now."""
     staging = Home(settings.home).cache / "staging"
     for path in staging.iterdir() if staging.is_dir() else ():

@@ -6,11 +6,14 @@ all, and another revision takes over in one step too. Only `canonical_name` make
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -32,6 +35,7 @@ __all__ = [
     "StoredFile",
     "StoredLicense",
     "atomic_write",
+    "in_use",
     "safe_path",
     "sha256_of",
 ]
@@ -108,6 +112,22 @@ def atomic_write(path: Path, data: bytes) -> None:
     _fsync(path.parent)
 
 
+@contextmanager
+def in_use(cache: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Within, what is in ``cache`` stays: several pulls may be in it, or one that takes away, ``alone``.
+
+    Yields False if it cannot be had alone now, True else. The kernel frees it when its holder dies.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".in-use").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 class FileCache(Generic[T]):
     """Files parsed once per change: one stat tells whether what was parsed is still what the file holds."""
 
@@ -118,8 +138,8 @@ class FileCache(Generic[T]):
     def read(self, path: str) -> T | None:
         """The parsed file, the same object while the file is unchanged; None when there is no file."""
         try:
-            stat = os.stat(path)
-            mark = (stat.st_mtime_ns, stat.st_ino)
+            found = os.stat(path)
+            mark = (found.st_mtime_ns, found.st_ino)
             known = self._known.get(path)
             if known is None or known[0] != mark:
                 known = self._known[path] = (mark, self._parse(Path(path)))
@@ -169,11 +189,21 @@ class Store:
                     continue
             except ModelNotFound:
                 continue
-            manifest = self._manifests.read(str(folder / "manifest.json")) or Broken(folder.name, "it has no manifest")
-            if isinstance(manifest, Manifest) and (fault := _incomplete(manifest.files, manifest.snapshot)):
-                manifest = Broken(folder.name, fault)
-            found.append(manifest)
+            if (model := self._look(folder)) is not None:
+                found.append(model)
         return found
+
+    def _look(self, folder: Path) -> Manifest | Broken | None:
+        """What a model's folder holds, whatever goes on there; None when it was removed meanwhile."""
+        while isinstance(manifest := self._manifests.read(str(folder / "manifest.json")), Manifest):
+            fault = fault_of(manifest)
+            if not fault:
+                return manifest
+            if self._manifests.read(str(folder / "manifest.json")) is manifest:  # no other snapshot took over
+                return Broken(folder.name, fault)
+        if manifest is None and folder.exists():
+            return Broken(folder.name, "it has no manifest")
+        return manifest
 
     def staging(self, name: str) -> Path:
         """An empty folder, on the models' file system, to put a snapshot together in. For one pull at a time."""
@@ -189,7 +219,8 @@ class Store:
         """Make ``staged`` the snapshot of ``manifest.name`` and return the manifest as stored.
 
         ``staged`` must lie on the models' file system and hold real files, those of the manifest and no others, else
-        :class:`DigestMismatch`. Of the model's snapshots the newest ``keep`` stay.
+        :class:`DigestMismatch`. Of the model's snapshots the newest ``keep`` stay. When it fails, for want of room
+        say, ``staged`` is gone and the model is as it was.
         """
         if fault := _incomplete(manifest.files, staged, strict=True):
             raise DigestMismatch(f"The model {manifest.name!r} was not installed: {fault}.")
@@ -205,11 +236,18 @@ class Store:
             new = folder
             if not folder.exists():  # put together aside, so that no folder without a manifest is ever seen
                 new = self._fresh(f".new-{folder.name}")
-            os.rename(staged, new / slot)
-            os.utime(new / slot)
-            atomic_write(new / "manifest.json", _bytes(manifest))
-            if new != folder:
-                os.rename(new, folder)
+            try:
+                os.rename(staged, new / slot)
+                os.utime(new / slot)
+                atomic_write(new / "manifest.json", _bytes(manifest))
+                if new != folder:
+                    os.rename(new, folder)
+            except BaseException:
+                shutil.rmtree(staged, ignore_errors=True)
+                current = self.get(folder.name)
+                if current is None or current.resolved.snapshot_path != slot:
+                    shutil.rmtree(new if new != folder else new / slot, ignore_errors=True)
+                raise
             _fsync(self.home.models)
             for old in _older(folder, slot)[max(keep, 1) - 1 :]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -227,15 +265,19 @@ class Store:
                     for old in _older(folder, manifest.resolved.snapshot_path)[max(keep, 1) - 1 :]:
                         yield manifest.name, old
 
-    def update(self, manifest: Manifest) -> Manifest:
-        """Replace the manifest of an installed model whose snapshot stays as it is."""
-        atomic_write(self._folder(manifest.name) / "manifest.json", _bytes(manifest))
-        return self._stored(manifest)
+    def update(self, manifest: Manifest) -> Manifest | None:
+        """Replace the manifest of an installed model whose snapshot stays as it is; None if that was removed."""
+        folder = self._folder(manifest.name)
+        with self.lock(f".{folder.name}"):
+            if not (folder / manifest.resolved.snapshot_path).is_dir():
+                return None
+            atomic_write(folder / "manifest.json", _bytes(manifest))
+            return self._stored(manifest)
 
     def remove(self, name: str) -> None:
         """Take the model away; its licence receipt stays. Raises :class:`ModelNotInstalled`."""
         folder = self._folder(name)
-        with self.lock(f".{folder.name}"):
+        with self.lock(f".{folder.name}"), in_use(self.home.cache):
             if not folder.exists():
                 raise ModelNotInstalled(f"The model {folder.name!r} is not installed.", hint="tollama list")
             gone = self._fresh(f".removed-{folder.name}")
@@ -266,13 +308,21 @@ def _bytes(manifest: Manifest) -> bytes:
     return manifest.model_dump_json(indent=2).encode() + b"\n"
 
 
+def fault_of(manifest: Manifest) -> str:
+    """What keeps an installed model's files from being whole, "" if nothing does: they are looked for, not read."""
+    return _incomplete(manifest.files, manifest.snapshot)
+
+
 def _incomplete(files: tuple[StoredFile, ...], folder: Path, *, strict: bool = False) -> str:
     """What keeps ``folder`` from being these files, "" if nothing does; ``strict`` finds what is too much as well."""
     for file in files:
-        path = folder / file.path
-        if not path.is_file():
+        try:
+            found = os.stat(folder / file.path)
+        except OSError:
             return f"the file {file.path} is missing"
-        if path.stat().st_size != file.size:
+        if not stat.S_ISREG(found.st_mode):
+            return f"the file {file.path} is missing"
+        if found.st_size != file.size:
             return f"the file {file.path} has another size"
     if strict:
         known = {file.path for file in files}

@@ -37,6 +37,9 @@ class PullRequest(BaseModel):
         description="What a model of the hub is called here; default org--name.",
     )
     accept_license: bool = Field(False, description="Accept the licence, on record.")
+    license_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Accept this text alone: detail.text_sha256 of the 409."
+    )
     revision: str | None = Field(None, pattern=f"^{_REVISION}$", description="Instead of the known.")
     offline: bool | None = Field(
         None, description="Use only what is in the cache, or false to ask the hub; default as the server is set."

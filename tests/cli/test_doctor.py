@@ -70,7 +70,7 @@ def test_what_is_broken_fails_by_name(settled: dict[str, str], process: Run, tmp
     found = rows(done.stdout)
     assert done.returncode == 1
     assert {name for name, row in found.items() if row["status"] == "fail"} == {"config", "model torn"}
-    assert found["model torn"]["hint"] == "tollama pull torn"
+    assert found["model torn"]["hint"].startswith("tollama rm torn, then pull it again")
     assert b"Traceback" not in done.stderr
 
 

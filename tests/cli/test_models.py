@@ -58,7 +58,8 @@ def test_list_tells_of_broken_models(fake: Fake, tollama: Run) -> None:
     done = tollama("list", host=fake.url)
     assert done.returncode == 0
     assert done.stderr.decode() == (
-        "Warning: bad is broken: the manifest is not JSON. Mend it with: tollama pull bad\n"
+        "Warning: bad is broken: the manifest is not JSON. "
+        "Mend it with: tollama rm bad, then pull it again as hf:ORG/NAME or with --from-dir\n"
     )
     assert json.loads(tollama("list", "--json", host=fake.url).stdout)[-1]["state"] == "broken"
 

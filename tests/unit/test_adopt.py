@@ -14,11 +14,13 @@ import pytest
 
 from tests.hub import safetensors
 from tests.unit.test_architectures import BOLT
+from tests.unit.test_pull import NoRuntimes
 from tests.unit.test_pull_hub import Evil
 from tollama import adopt as module
 from tollama import licenses
 from tollama.adopt import adopt, describe
 from tollama.catalog import Catalog
+from tollama.cli.pulling import adopt_model
 from tollama.errors import (
     DigestMismatch,
     DiskFull,
@@ -28,6 +30,10 @@ from tollama.errors import (
     TollamaError,
     UnsupportedRepository,
 )
+from tollama.manifest import sha256_of_text
+from tollama.pull import pull
+from tollama.registry import Source
+from tollama.runtimes import Runtimes
 from tollama.settings import Settings
 from tollama.store import Home, Manifest, Store
 from tollama.wanted import PullRequest, target
@@ -53,7 +59,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def taken(
-    folder: Path, settings: Settings, name: str = "mine", license: str | None = "mit", *, accept: bool = False
+    folder: Path, settings: Settings, name: str = "mine", license: str | None = "mit", *, accept: bool | str = False
 ) -> Manifest:
     entry = describe(folder, name, license)
     return adopt(folder, entry, settings, lambda _: None, accept_license=accept)
@@ -108,7 +114,10 @@ def test_a_licence_that_is_not_permissive_is_gated_with_the_folders_text(folder:
     assert caught.value.detail["text"] == "for friends"
     assert "--accept-license" in caught.value.hint
     assert nothing_is_there(settings)
-    there = taken(folder, settings, license=None, accept=True)
+    (folder / "LICENSE").write_text("for good friends")
+    with pytest.raises(LicenseNotAccepted):
+        taken(folder, settings, license=None, accept=caught.value.detail["text_sha256"])
+    there = taken(folder, settings, license=None, accept=sha256_of_text("for good friends"))
     assert there.license.needs_acceptance
     home = Home(settings.home)
     assert licenses.accepted(home, "mine", there.license)
@@ -159,6 +168,46 @@ def test_a_name_with_a_line_break_is_refused(folder: Path, settings: Settings) -
 def test_a_name_that_it_cannot_have(folder: Path, name: str, error: type[TollamaError]) -> None:
     with pytest.raises(error):
         describe(folder, name, "mit")
+
+
+def test_a_name_is_not_taken_from_a_model_of_the_hub(folder: Path, settings: Settings) -> None:
+    there = taken(folder, settings)
+    home = Home(settings.home)
+    source = Source(type="huggingface", repo_id="a/b", revision="main")
+    held = Store(home).update(there.model_copy(update={"source": source}))
+    with pytest.raises(InvalidRequest, match="another model, from a/b"):
+        taken(folder, settings)
+    assert Store(home).get("mine") == held
+
+
+def test_accepting_for_a_copy_that_is_damaged_is_no_success(folder: Path, settings: Settings) -> None:
+    home = Home(settings.home)
+    there = taken(folder, settings, license=None, accept=True)
+    (there.snapshot / "model.safetensors").unlink()
+    asked = PullRequest(name="mine", accept_license=True)
+    with pytest.raises(InvalidRequest, match="damaged") as caught:
+        pull(target(asked, Store(home)), asked, home, Runtimes(settings.runtimes), settings, lambda _: None)
+    assert caught.value.hint == "tollama pull --from-dir DIR mine"
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_the_runtime_comes_along(
+    folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, left_out: bool
+) -> None:
+    monkeypatch.setenv("TOLLAMA_HOME", str(settings.home))
+    fake = NoRuntimes()
+    monkeypatch.setattr("tollama.runtimes.Runtimes", lambda *_, **__: fake)
+    adopt_model(folder, "mine", "mit", no_runtime=left_out)
+    assert Store(Home(settings.home)).get("mine") is not None
+    assert fake.installed == ([] if left_out else ["torch"])
+
+
+def test_weights_in_parts_come_with_their_index(folder: Path, settings: Settings) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    with pytest.raises(UnsupportedRepository, match="index"):
+        describe(folder, "mine", "mit")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert "model.safetensors.index.json" in {file.path for file in taken(folder, settings).files}
 
 
 def test_a_folder_that_holds_no_model(folder: Path, settings: Settings, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.hub import EMBEDDED, entry
-from tollama.catalog import Catalog, Model
+from tests.unit.test_store import install
+from tollama.catalog import Catalog, Model, mending
 from tollama.errors import LicenseNotAccepted, ModelNotFound, ModelNotInstalled, RunnerUnavailable
-from tollama.store import Home
+from tollama.store import Broken, Home, Manifest
 
 
 @pytest.fixture
@@ -50,3 +51,21 @@ def test_installed_lists_embedded_models_and_names_broken_ones(models: Catalog, 
     (folder / "manifest.json").write_text("{")
     assert {"mock", "seasonal-naive"} <= {model.name for model in models.installed()}
     assert list(models.broken()) == ["spoilt"]
+
+
+def test_one_that_is_removed_while_the_installed_are_listed(models: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = install(models.store)
+    every = models.store.all
+
+    def then_removed() -> list[Manifest | Broken]:
+        found = every()
+        models.store.remove(there.name)
+        return found
+
+    monkeypatch.setattr(models.store, "all", then_removed)
+    assert there in [model.manifest for model in models.installed()]
+
+
+def test_only_a_model_of_the_registry_is_mended_by_its_name() -> None:
+    assert mending("chronos-2") == "tollama pull chronos-2"
+    assert mending("mine").startswith("tollama rm mine, then ")

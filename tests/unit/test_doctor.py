@@ -183,7 +183,7 @@ def test_what_is_broken_is_repaired_where_asked_for(
 
 
 def test_models(tmp_path: Path) -> None:
-    assert [check.status for check in doctor.models(settings(tmp_path))] == ["ok"]
+    assert [check.status for check in doctor.models(settings(tmp_path), print, quick=True, repair=False)] == ["ok"]
     models = tmp_path / "home/models"
     manifest = {
         "adapter": "mock",
@@ -211,7 +211,7 @@ def test_models(tmp_path: Path) -> None:
         (models / name / "manifest.json").write_text(json.dumps(manifest | {"name": name, "family": "mock"} | changes))
     (models / "torn").mkdir()
     (models / "torn/manifest.json").write_text("{")
-    found = {check.name: check for check in doctor.models(settings(tmp_path))}
+    found = {check.name: check for check in doctor.models(settings(tmp_path), print, quick=True, repair=False)}
     assert {name: check.status for name, check in found.items()} == {
         "model short": "fail",
         "model torn": "fail",
@@ -219,7 +219,7 @@ def test_models(tmp_path: Path) -> None:
         "model gated": "warn",
         "models": "ok",
     }
-    assert found["model torn"].hint == "tollama pull torn"
+    assert found["model torn"].hint.startswith("tollama rm torn, then pull it again")
     assert "the file a is missing" in found["model short"].detail
     assert "--accept-license" in found["model gated"].hint
     assert "strays" in found["model stray"].detail
@@ -303,6 +303,6 @@ def test_what_cannot_be_looked_at_is_a_failure_and_the_rest_goes_on(
 
     monkeypatch.setattr(shutil, "disk_usage", full)
     found = {check.name: check for check in examine(nowhere, lambda line: None)}
-    assert list(found) == ["python", "config", "home", "disk", "runtimes", "models", "hub", "server"]
+    assert list(found) == ["python", "config", "home", "disk", "runtimes", "models", "store", "hub", "server"]
     assert {name for name, check in found.items() if check.status == "fail"} == {"disk", "runtimes", "server"}
     assert "Input/output error" in found["disk"].detail

@@ -159,17 +159,19 @@ def test_a_file_of_another_length_is_not_resumed_for_ever(served: LoopbackHub, h
     assert fetch(hub, listing)["model.safetensors"][0].read_bytes() == WEIGHTS
 
 
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (401, HubUnauthorized),
-        (403, HubUnauthorized),
-        (404, RevisionNotFound),
-        (429, HubUnavailable),
-        (500, HubError),
-        (503, HubUnavailable),
-    ],
-)
+STATUSES = [
+    (401, HubUnauthorized),
+    (403, HubUnauthorized),
+    (404, RevisionNotFound),
+    (429, HubUnavailable),
+    (500, HubError),
+    (502, HubUnavailable),
+    (503, HubUnavailable),
+    (504, HubUnavailable),
+]
+
+
+@pytest.mark.parametrize(("status", "error"), STATUSES)
 def test_every_status_is_one_of_our_errors(served: LoopbackHub, hub: Hub, status: int, error: type[PullError]) -> None:
     served.status = status
     with pytest.raises(error) as caught:
@@ -180,11 +182,35 @@ def test_every_status_is_one_of_our_errors(served: LoopbackHub, hub: Hub, status
     assert len(served.requests) == 1
 
 
-def test_a_failing_file_is_one_of_our_errors(served: LoopbackHub, hub: Hub) -> None:
+@pytest.mark.parametrize(("status", "error"), STATUSES)
+def test_so_it_is_of_a_file(
+    served: LoopbackHub, hub: Hub, monkeypatch: pytest.MonkeyPatch, status: int, error: type[PullError]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
     listing = hub.listing(REPO, "main", PATTERNS)
-    served.status = 500
-    with pytest.raises(HubError):
+    served.status = status
+    with pytest.raises(error) as caught:
         fetch(hub, listing)
+    assert type(caught.value) is error
+    assert caught.value.detail == f"HTTP {status}"
+    assert caught.value.hint
+    assert served.url not in str(caught.value)
+
+
+@pytest.mark.parametrize("commit", ["None", "main", "0" * 39])
+def test_a_hub_that_names_no_commit_is_refused(served: LoopbackHub, hub: Hub, commit: str) -> None:
+    served.add(REPO, FILES, branch="0" * 40)
+    served._rows[REPO, commit] = served._rows[REPO, "0" * 40]
+    served.refs[REPO, "main"] = commit
+    with pytest.raises(HubError):
+        hub.listing(REPO, "main", PATTERNS)
+
+
+def test_what_one_hub_listed_is_not_anothers(served: LoopbackHub, hub: Hub, tmp_path: Path) -> None:
+    hub.listing(REPO, "main", PATTERNS)
+    assert Hub(tmp_path / "cache", f"{served.url}/", offline=True).listing(REPO, "main", PATTERNS)
+    with pytest.raises(Offline):
+        Hub(tmp_path / "cache", "http://elsewhere.invalid", offline=True).listing(REPO, "main", PATTERNS)
 
 
 def test_an_unknown_revision_and_an_unknown_repository(served: LoopbackHub, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.hub import entry
 from tollama import licenses
 from tollama.errors import LicenseNotAccepted
 from tollama.manifest import StoredLicense, sha256_of_text
-from tollama.registry import registry
+from tollama.registry import Source, registry
 from tollama.store import Home
 
 GATED = entry("tiny", gated=True).license
@@ -36,7 +36,13 @@ def test_one_that_asks_is_refused_until_accepted(home: Home) -> None:
     with pytest.raises(LicenseNotAccepted) as caught:
         licenses.require(home, "tiny", GATED)
     assert caught.value.hint == "tollama pull tiny --accept-license"
-    assert caught.value.detail == {"license": GATED.id, "notice": GATED.notice, "url": GATED.url, "text": GATED.notice}
+    assert caught.value.detail == {
+        "license": GATED.id,
+        "notice": GATED.notice,
+        "url": GATED.url,
+        "text": GATED.notice,
+        "text_sha256": sha256_of_text(GATED.notice),
+    }
     licenses.accept(home, "Tiny", GATED)
     assert licenses.accepted(home, "TINY", GATED)
     licenses.require(home, "tiny", GATED)
@@ -113,6 +119,35 @@ def test_what_is_refused_shows_the_text_to_accept(home: Home, tmp_path: Path) ->
     assert text == "x" * licenses.SHOWN + "\n[... 1003 more characters]"
     assert caught.value.hint == "so"
     assert licenses.summary("a\x1b\tb\n\u202e") == "a\tb\n"
+
+
+@pytest.mark.parametrize("name", ["License.txt", "LICENCE", "license.md"])
+@pytest.mark.parametrize("saved", [b"one\r\ntwo\xff\n", b"one\ntwo\xff\n", b"one\rtwo\xff\r"])
+def test_a_text_is_the_same_by_whichever_name_and_line_ends(tmp_path: Path, name: str, saved: bytes) -> None:
+    (tmp_path / name).write_bytes(saved)
+    assert licenses.text(GATED, tmp_path) == "one\ntwo\ufffd\n"
+
+
+def test_a_receipt_is_of_the_model_from_one_place(home: Home) -> None:
+    one, two = (Source(type="huggingface", repo_id=repo, revision="main") for repo in ("A/One", "b/two"))
+    licenses.accept(home, "mine", GATED, one)
+    assert licenses.accepted(home, "mine", GATED, one)
+    assert licenses.accepted(home, "mine", GATED, one.model_copy(update={"repo_id": "a/one", "revision": "v2"}))
+    for other in (two, Source(type="local")):
+        assert not licenses.accepted(home, "mine", GATED, other)
+        with pytest.raises(LicenseNotAccepted, match="accepted first"):
+            licenses.require(home, "mine", GATED, other)
+    assert licenses.accept(home, "mine", GATED, two, text="x").earlier == ()
+
+
+def test_an_older_receipt_knows_no_place_and_is_of_the_registrys_or_the_installed_model(home: Home) -> None:
+    source = Source(type="huggingface", repo_id="a/one", revision="main")
+    stored = StoredLicense(id=GATED.id, needs_acceptance=True, text_sha256=sha256_of_text(GATED.notice))
+    for name in ("chronos-2", "mine"):
+        licenses.accept(home, name, GATED)
+    assert licenses.accepted(home, "chronos-2", GATED, source)
+    assert licenses.accepted(home, "mine", stored, source)
+    assert not licenses.accepted(home, "mine", GATED, source)
 
 
 def test_a_licence_that_is_a_link_is_not_read(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_source_and_files(entry: Entry) -> None:
     assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.source.repo_id or "")
     revision = entry.source.revision or ""
     assert re.fullmatch(r"[0-9a-f]{40}", revision) or re.fullmatch(r"main|r1\.1|\d+[-_]\d+[-_\w.]*", revision)
-    assert entry.files == ("config.json", "generation_config.json", "*.safetensors", "LICENSE*")
+    weights = ("*.safetensors", "*.safetensors.index.json")
+    assert entry.files == ("config.json", "generation_config.json", *weights, "LICENSE*")
     assert entry.size_bytes is None or entry.size_bytes > 10**6
 
 

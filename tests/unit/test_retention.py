@@ -13,10 +13,10 @@ import pytest
 
 from tests.unit.test_store import install
 from tollama.families import FamilySpec
-from tollama.retention import DAY_S, RULES, empty_cache, in_use, prune, tidy
+from tollama.retention import DAY_S, RULES, empty_cache, prune, tidy
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings
-from tollama.store import Home, Store
+from tollama.store import Home, Store, in_use
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_what_an_installed_model_shares_stays(home: Home) -> None:
 
 def test_the_cache_is_left_alone_while_a_pull_is_in_it(home: Home) -> None:
     blob(home, "old", days=99)
-    pulling = "import sys; from pathlib import Path; from tollama.retention import in_use"
+    pulling = "import sys; from pathlib import Path; from tollama.store import in_use"
     wait = "\nwith in_use(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", pulling + wait, str(home.cache)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

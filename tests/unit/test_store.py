@@ -15,9 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hub import entry
+from tollama import store as module
 from tollama.errors import DigestMismatch, ModelNotFound, ModelNotInstalled
 from tollama.manifest import SCHEMA
-from tollama.store import Broken, Home, Manifest, Resolved, Store, StoredFile, StoredLicense, atomic_write, safe_path
+from tollama.store import (
+    Broken,
+    Home,
+    Manifest,
+    Resolved,
+    Store,
+    StoredFile,
+    StoredLicense,
+    atomic_write,
+    in_use,
+    safe_path,
+)
 
 FILES = {"config.json": b"{}", "sub/model.safetensors": b"weights"}
 
@@ -140,7 +152,9 @@ def test_a_manifest_of_the_first_version_is_read_as_one_of_this(store: Store, te
     assert read.license.text_sha256 == hashlib.sha256((text or "a notice").encode()).hexdigest()
     assert read.model_dump(exclude={"license"}) == there.model_dump(exclude={"license"})
     assert json.loads(path_of(store).read_text()) == raw, "an older tollama can still read it"
-    assert store.update(read).license == read.license
+    updated = store.update(read)
+    assert updated is not None
+    assert updated.license == read.license
     assert json.loads(path_of(store).read_text())["schema_version"] == SCHEMA
 
 
@@ -210,6 +224,69 @@ def test_as_many_snapshots_are_kept_as_asked(store: Store) -> None:
     assert third.snapshot.exists()
 
 
+def test_what_was_removed_is_not_updated(store: Store) -> None:
+    there = install(store)
+    shutil.rmtree(there.snapshot)
+    assert store.update(there) is None
+    store.remove("tiny")
+    assert store.update(there) is None
+    assert not (store.home.models / "tiny").exists()
+
+
+def test_one_that_goes_or_is_replaced_while_it_is_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, fault_of = [], module.fault_of
+
+    def meanwhile(manifest: Manifest) -> str:
+        looked.append(manifest)
+        if len(looked) == 1:
+            install(store, files={"config.json": b"new"}, commit="b" * 40)
+        elif len(looked) == 3:
+            store.remove("tiny")
+        return fault_of(manifest)
+
+    install(store)
+    monkeypatch.setattr(module, "fault_of", meanwhile)
+    assert store.all() == [store.get("tiny")]
+    assert store.all() == []
+    assert len(looked) == 3
+
+
+def test_everything_is_on_the_disk_before_it_is_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+
+    def note(act: str, path: object) -> None:
+        place = Path(str(path)).name
+        done.append(f"{act} {'manifest' if place.startswith('.manifest') else place}")
+
+    def synced(handle: int) -> None:
+        note("sync", os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def replaced(old: object, new: object) -> None:
+        note("replace", old)
+        replace(old, new)  # type: ignore[arg-type]
+
+    def renamed(old: object, new: object) -> None:
+        note("rename", new)
+        rename(old, new)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(os, "rename", renamed)
+    install(store)
+    files, rest = done[:4], done[4:]
+    assert set(files) == {"sync config.json", "sync sub", "sync model.safetensors", "sync tiny"}
+    assert rest == [
+        "rename snapshot",
+        "sync manifest",
+        "replace manifest",
+        "sync .new-tiny",
+        "rename tiny",
+        "sync models",
+    ]
+
+
 @pytest.mark.parametrize("at", ["os.rename", "os.replace"])
 @pytest.mark.parametrize("before", [False, True])
 def test_an_install_cut_short_leaves_what_was(
@@ -253,6 +330,22 @@ def test_a_link_in_a_files_place_is_refused(store: Store, tmp_path: Path) -> Non
     (folder / "config.json").symlink_to(tmp_path / "outside")
     with pytest.raises(DigestMismatch, match="link"):
         store.install(manifest("tiny", FILES), folder)
+
+
+def test_nothing_is_tidied_away_under_a_removal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tidied: list[bool] = []
+    rmtree = shutil.rmtree
+
+    def meanwhile(path: Path, **how: bool) -> None:
+        with in_use(store.home.cache, alone=True) as free:
+            tidied.append(free)
+        rmtree(path, **how)
+
+    install(store)
+    monkeypatch.setattr(shutil, "rmtree", meanwhile)
+    store.remove("tiny")
+    assert tidied
+    assert not any(tidied)
 
 
 def test_removal_leaves_nothing(store: Store) -> None:

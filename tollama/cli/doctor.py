@@ -20,8 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="Do not try to import each runtime's libraries.")] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair the runtimes that are broken.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not import each runtime's libraries, nor read each model's files.")
+    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what is broken, clear away what was left over.")] = False,
     as_json: Json = False,
     host: Host = None,
 ) -> None:

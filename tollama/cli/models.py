@@ -129,8 +129,11 @@ def list_models(
             for model, tag in installed
         ],
     )
+    if models.broken:
+        from tollama.catalog import mending
+
     for one in models.broken:
-        output.note(f"Warning: {one.name} is broken: {one.reason}. Mend it with: tollama pull {one.name}")
+        output.note(f"Warning: {one.name} is broken: {one.reason}. Mend it with: {mending(one.name)}")
 
 
 def _licence(licence: LicenseInfo) -> str:

@@ -50,7 +50,7 @@ def adopt_model(
         except LicenseNotAccepted as error:
             if not _accepted(error):
                 raise
-            adopt.adopt(folder, entry, known, progress.tell, accept_license=True)
+            adopt.adopt(folder, entry, known, progress.tell, accept_license=str(error.detail["text_sha256"]))
         if not no_runtime:
             install_runtime(entry.family, Runtimes(known.runtimes, keep_runtimes=known.keep_runtimes), progress.tell)
     output.note(f"{entry.name} is in {known.home}.")
