@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from tollama.catalog import Catalog
 from tollama.client import Client
 from tollama.errors import ConfigError, DeadlineExceeded, RunnerUnavailable, ServerUnreachable, TollamaError
 from tollama.families import FamilySpec, families
+from tollama.redaction import text
 from tollama.runtime_build import MARK, Progress, probe
 from tollama.runtimes import Runtimes
 from tollama.settings import Settings, config_path, env_name, load
@@ -48,11 +49,16 @@ class Check:
 def examine(
     connect: Callable[[], Client], say: Progress, *, quick: bool = False, repair: bool = False
 ) -> Iterator[Check]:
-    """Every check, each made when it is asked for. Never raises for what it finds.
+    """Every check, each made when it is asked for, its secrets masked. Never raises for what it finds.
 
     ``connect`` makes a client of the server; ``say`` gets the lines of what takes long. ``quick`` leaves out the import
     of each environment's libraries (3 to 15 s each); ``repair`` builds anew the runtimes that are broken.
     """
+    for check in _checks(connect, say, quick=quick, repair=repair):
+        yield replace(check, detail=text(check.detail), hint=text(check.hint))
+
+
+def _checks(connect: Callable[[], Client], say: Progress, *, quick: bool, repair: bool) -> Iterator[Check]:
     yield python()
     settings, check = configuration()
     yield check
