@@ -15,7 +15,14 @@ from pydantic import BaseModel, ValidationError
 from tollama.answers import Health, ModelDetail, ModelList, Readiness, Removed, Validation, Version
 from tollama.capabilities import Capabilities
 from tollama.contract import DEFAULT_TIMEOUT_S, ForecastLine, ForecastRequest, ForecastResponse, LoadResponse
-from tollama.errors import DeadlineExceeded, ErrorRecord, ServerUnreachable, TollamaError, from_record
+from tollama.errors import (
+    DeadlineExceeded,
+    ErrorRecord,
+    InvalidRequest,
+    ServerUnreachable,
+    TollamaError,
+    from_record,
+)
 from tollama.protocols.ollama import Processes, Running, Show, Status, Tag, Tags
 
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ class Call(Generic[T]):
     def arguments(self) -> dict[str, Any]:
         """The request for httpx."""
         # json.dumps writes NaN, which the contract reads as a missing value; httpx's own json= refuses it.
-        content = {} if self.body is None else {"content": json.dumps(self.body, separators=(",", ":"))}
+        content = {} if self.body is None else {"content": json.dumps(self.body, separators=(",", ":"), default=_plain)}
         timeout = httpx.Timeout(self.timeout, connect=min(CONNECT_TIMEOUT_S, self.timeout or CONNECT_TIMEOUT_S))
         return {"method": self.method, "url": self.path, "timeout": timeout, **content}
 
@@ -76,6 +83,16 @@ class Call(Generic[T]):
             error.request_id = response.headers.get("x-request-id")
             raise error
         yield self.read(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON of what has none by itself: numbers and arrays of numpy and pandas, times."""
+    for method in ("tolist", "isoformat"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    raise InvalidRequest(
+        f"A {type(value).__name__} cannot be sent as JSON.", hint="Give numbers, texts, lists and mappings."
+    )
 
 
 def health() -> Call[Health]:

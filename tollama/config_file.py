@@ -44,9 +44,8 @@ def checked(values: dict[str, Any]) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        raise ConfigError(
-            f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}.", hint="Nothing was changed."
-        ) from None
+        told = fault["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{fault['loc'][0]} is not valid: {told}.", hint="Nothing was changed.") from None
 
 
 def require_known(key: str, *, to_change: bool = False) -> None:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from tollama.errors import (
 )
 from tollama.families import FamilySpec, families
 from tollama.pull_child import pull_in_child
+from tollama.redaction import text
 from tollama.retention import left_over, snapshots
 from tollama.runtime_build import MARK, Progress, probe
 from tollama.runtimes import Runtimes
@@ -61,12 +62,17 @@ class Check:
 def examine(
     connect: Callable[[], Client], say: Progress, *, quick: bool = False, repair: bool = False
 ) -> Iterator[Check]:
-    """Every check, each made when it is asked for. Never raises for what it finds.
+    """Every check, each made when it is asked for, its secrets masked. Never raises for what it finds.
 
     ``connect`` makes a client of the server; ``say`` gets the lines of what takes long. ``quick`` leaves out the import
     of each environment's libraries (3 to 15 s each) and reading each model's files through; ``repair`` builds anew the
     runtimes that are broken, pulls the models that are, and clears away what was left over.
     """
+    for check in _checks(connect, say, quick=quick, repair=repair):
+        yield replace(check, detail=text(check.detail), hint=text(check.hint))
+
+
+def _checks(connect: Callable[[], Client], say: Progress, *, quick: bool, repair: bool) -> Iterator[Check]:
     yield python()
     settings, check = configuration()
     yield check

@@ -313,6 +313,7 @@ class ConfigError(TollamaError):
     """A setting or a file of ours is malformed; the program stops and names the line."""
 
     code = "CONFIG_ERROR"
+    default_hint = "Correct it and try again; tollama doctor tells how things are."
 
 
 class ServerUnreachable(TollamaError):

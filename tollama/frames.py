@@ -22,6 +22,8 @@ from tollama.errors import InvalidRequest, InvalidSeries, TollamaError
 ID_NAMES = ("unique_id", "item_id", "series_id", "id")
 TIME_NAMES = ("ds", "timestamp", "date", "datetime", "time", "month")
 TARGET_NAMES = ("y", "target", "value")
+MISSING = ("NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")
+"""How a missing value is written in a CSV file; where series are named they are names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class Columns:
     known_future: tuple[str, ...] = ()
 
 
-def read(data: bytes) -> pd.DataFrame | dict[str, Any]:
+def read(data: bytes, id_column: str | None = None) -> pd.DataFrame | dict[str, Any]:
     """A file's bytes as a table, or as the forecast request that they hold; the format is told from the content.
 
     Parquet, a JSON request (``{"series": [...]}``), a JSON list of records, else CSV separated by comma, semicolon
-    or tab. Raises :class:`InvalidRequest`.
+    or tab, with `MISSING` words outside the column of ids. Raises :class:`InvalidRequest`.
     """
     start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     kind = "Parquet" if data.startswith(b"PAR1") else "JSON" if start in (b"{", b"[") else "CSV"
@@ -52,7 +54,19 @@ def read(data: bytes) -> pd.DataFrame | dict[str, Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
                 # Everything as text: an id of 007 keeps its zeros, a year is not a number of nanoseconds.
-                return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, index_col=False, skipinitialspace=True)
+                frame = pd.read_csv(
+                    io.StringIO(text),
+                    sep=separator,
+                    dtype=str,
+                    index_col=False,
+                    skipinitialspace=True,
+                    keep_default_na=False,
+                    na_values=[""],
+                )
+            for name in frame.columns:
+                if name != id_column and name.lower() not in ID_NAMES:
+                    frame[name] = frame[name].mask(frame[name].isin(MISSING))
+            return frame
         value = json.loads(text)
     except ImportError:
         raise TollamaError("Parquet needs the package pyarrow.", hint="Install it with: pip install pyarrow") from None
@@ -90,7 +104,17 @@ def _flat(frame: pd.DataFrame | pd.Series[Any]) -> pd.DataFrame:
         frame = frame.set_axis(frame.index.to_timestamp())
     if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
         frame = frame.rename_axis("timestamp")
-    return (frame.reset_index() if frame.index.names != [None] else frame).rename(columns=str)
+    if both := [name for name in frame.index.names if name is not None and name in frame.columns]:
+        index = frame.index.to_frame()
+        if other := [name for name in both if index[name].tolist() != frame[name].tolist()]:
+            raise InvalidRequest(
+                f"The table has '{other[0]}' twice: in its index and as a column.", hint="Rename or drop one of them."
+            )
+        frame = frame.reset_index(both, drop=True)
+    frame = (frame.reset_index() if frame.index.names != [None] else frame).rename(columns=str)
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise InvalidRequest(f"The table has two columns '{twice[0]}'.", hint="Give every column a name of its own.")
+    return frame
 
 
 def _series(frame: pd.DataFrame | pd.Series[Any], horizon: int, given: Columns, freq: str) -> Iterator[dict[str, Any]]:

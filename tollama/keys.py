@@ -37,11 +37,18 @@ def made(name: str) -> tuple[str, ApiKey]:
 
 
 def given(texts: str) -> list[dict[str, str]]:
-    """Keys that an environment variable holds, separated by commas. ValueError for one that is short."""
+    """Keys that an environment variable holds, separated by commas. ValueError for one that is short or no ASCII."""
     keys = [text.strip() for text in texts.split(",") if text.strip()]
     if any(len(key) < SHORTEST for key in keys):
         raise ValueError(f"an API key has at least {SHORTEST} characters")
+    if not all(map(sendable, keys)):
+        raise ValueError("an API key has printable ASCII characters only")
     return [{"name": f"environment-{n}", "sha256": digest(key.encode())} for n, key in enumerate(keys, 1)]
+
+
+def sendable(key: str) -> bool:
+    """Whether ``key`` can stand in an HTTP header."""
+    return key.isascii() and key.isprintable()
 
 
 def digest(text: bytes) -> str:

@@ -8,6 +8,8 @@ what is in flight, and leaves no process.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
 import secrets
@@ -19,14 +21,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from tollama.errors import ConfigError
 from tollama.logs import retain, rotation
-from tollama.network import require_guarded
+from tollama.network import address, require_guarded
 from tollama.paths import data
 from tollama.redaction import text
 from tollama.settings import Settings, load, told
@@ -37,6 +39,8 @@ DRAIN_S = 30.0
 """Seconds that requests in flight may take after the door closed."""
 STOP_S = 20.0
 """Seconds that Serve and Ray may take to stop (2-5 s on two cores)."""
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when its parent dies."""
 MARK = "TOLLAMA_SERVER"
 """Variable that every process of one server carries, so that none is left behind."""
 
@@ -82,13 +86,18 @@ def serve(
             "RAY_AUTH_MODE turns Ray's token off; any process that reaches a port of Ray could then run code.",
             hint="Unset RAY_AUTH_MODE.",
         )
+    if settings.serve_port > 65535 or settings.serve_port == settings.port:
+        raise ConfigError(
+            f"Beside the API's port {settings.port} there is none for Serve's own proxy.",
+            hint="Set TOLLAMA_PROXY_PORT to a free port, or choose another for the API.",
+        )
     run = settings.home / "run"
     run.mkdir(parents=True, exist_ok=True)
     with _only_server(run):
         for number in (settings.port, settings.serve_port):
             _require_free(settings.host, number)
         _empty(run)
-        _keep_logs(_ray_folder(settings.home), settings.home / "logs/last-run")
+        _keep_logs(settings.home, _ray_folder(settings.home).glob("ray/session_2*"))  # of a launcher that was killed
         retain(settings.home / "logs", settings.log_max_mb, settings.log_max_days)
         rendered = run / "serve_config.yaml"
         rendered.write_text(render(config or data("serve_config.yaml"), settings))
@@ -102,20 +111,26 @@ def render(config: Path, settings: Settings) -> str:
     try:
         graph = yaml.safe_load(config.read_text())
         application = graph["applications"][0]
-    except FileNotFoundError:
-        raise ConfigError(f"There is no config file {config}.") from None
-    except (yaml.YAMLError, KeyError, TypeError, IndexError) as error:
+        graph.setdefault("http_options", {}).update(host=settings.host, port=settings.serve_port)
+        graph.setdefault("logging_config", {}).update(
+            encoding=settings.log_format.upper(),
+            log_level=settings.log_level,
+        )
+        arguments = application.setdefault("args", {})
+        arguments["home"] = str(settings.home)
+        if arguments.get("door", {}) is not None:
+            arguments["door"] = {"host": settings.host, "port": settings.port}
+    except OSError as error:
+        raise ConfigError(
+            f"The config file {config} cannot be read: {error.strerror}.",
+            hint="Check the path; without --config tollama serve takes its own.",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError, IndexError) as error:
         where = str(getattr(error, "problem_mark", "")).strip()
-        raise ConfigError(f"{config} is no Serve config with an application. {where}".strip()) from None
-    graph.setdefault("http_options", {}).update(host=settings.host, port=settings.serve_port)
-    graph.setdefault("logging_config", {}).update(
-        encoding=settings.log_format.upper(),
-        log_level=settings.log_level,
-    )
-    arguments = application.setdefault("args", {})
-    arguments["home"] = str(settings.home)
-    if arguments.get("door", {}) is not None:
-        arguments["door"] = {"host": settings.host, "port": settings.port}
+        raise ConfigError(
+            f"{config} is no Serve config with an application. {where}".strip(),
+            hint="Start from the serve_config.yaml that tollama comes with.",
+        ) from None
     return str(yaml.safe_dump(graph, sort_keys=False))
 
 
@@ -154,6 +169,7 @@ def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         try:
             started = _until(lambda: asked or child.poll() is not None or _answers(settings), START_S)
@@ -167,18 +183,20 @@ def _supervise(settings: Settings, run: Path, rendered: Path, say: Callable[[str
             if child.poll() is not None:
                 say(f"Error: the server ended by itself; its log is {logs / 'serve.log'}")
                 return 1
-            say("Stopping: no new requests, waiting for those in flight. Again to stop at once.")
             first = len(asked)
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                say("Stopping: no new requests, waiting for those in flight. Again to stop at once.")
             (run / "drain").touch()
             _until(lambda: not _doors(run) or child.poll() is not None or len(asked) > first, DRAIN_S)
             return 0
         finally:
-            _stop(child, mark)
-            _keep_logs(_ray_folder(settings.home), logs / "last-run")
+            _stop(child, mark, asked)
+            folder = Path(os.environ.get("RAY_TMPDIR") or _ray_folder(settings.home))
+            _keep_logs(settings.home, folder.glob(f"ray/session_2*_{child.pid}"))
 
 
 def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None:
-    base = f"http://{settings.host}:{settings.port}"
+    base = f"http://{address(settings.host, settings.port)}"
     say(f"tollama is ready at {base}")
     say(f"  API documentation  {base}/docs")
     with contextlib.suppress(OSError, ValueError):
@@ -186,22 +204,36 @@ def _announce(settings: Settings, run: Path, say: Callable[[str], None]) -> None
         if dashboard:
             how = "  (log in with the token of: tollama info --dashboard-token)" if (run / "ray_token").exists() else ""
             say(f"  Ray dashboard      http://{dashboard}{how}")
-    say(f"  Serve's proxy      http://{settings.host}:{settings.serve_port}")
+    say(f"  Serve's proxy      http://{address(settings.host, settings.serve_port)}")
     say("Ctrl-C stops it.")
 
 
-def _stop(child: subprocess.Popen[bytes], mark: str) -> None:
-    """End Serve and Ray, gently first; then whatever still carries our mark."""
+def _end_with_parent() -> None:
+    """In the child: be interrupted when the launcher dies without a word, so that nothing is left of the server."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _stop(child: subprocess.Popen[bytes], mark: str, asked: list[int]) -> None:
+    """End Serve and Ray, gently first; when asked again, or too late, whatever still carries our mark."""
+    before = len(asked)
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(STOP_S)
-    _until(lambda: not _marked(mark), 5.0)
-    for pid in _marked(mark):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+        _until(lambda: child.poll() is not None or len(asked) > before, STOP_S)
+    _until(lambda: not _marked(mark) or len(asked) > before, 5.0)
+    _until(lambda: not _killed(mark), 5.0)
     if child.poll() is None:
         child.wait(5.0)
+
+
+def _killed(mark: str) -> list[int]:
+    """The processes that were still there to be killed: one that dies may have started another."""
+    found = _marked(mark)
+    for pid in found:
+        with contextlib.suppress(OSError):
+            # multiprocessing's own takes away the semaphores of those that are killed, and then ends by itself.
+            if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    return found
 
 
 def _marked(mark: str) -> list[int]:
@@ -220,7 +252,9 @@ def _marked(mark: str) -> list[int]:
 def _signals() -> Iterator[list[int]]:
     """The signals received so far, oldest first; the former handlers come back at the end."""
     asked: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda received, _: asked.append(received)) for number in numbers}
     try:
         yield asked
@@ -252,7 +286,7 @@ def _doors(run: Path) -> bool:
 
 
 def _answers(settings: Settings) -> bool:
-    url = f"http://{settings.host}:{settings.port}/health/live"
+    url = f"http://{address(settings.host, settings.port)}/health/live"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=2) as response:
@@ -272,9 +306,11 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            hint = "Is a server running already? Another port: tollama serve --port N, or TOLLAMA_PORT."
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                hint = "Give an address of this machine: 127.0.0.1, or 0.0.0.0 for all that it has."
             raise ConfigError(
-                f"The address {host}:{port} cannot be used: {error.strerror}.",
-                hint="Is a server running already? Another port: tollama serve --port N, or TOLLAMA_PORT.",
+                f"The address {address(host, port)} cannot be used: {error.strerror}.", hint=hint
             ) from None
 
 
@@ -319,13 +355,15 @@ def _empty(run: Path) -> None:
             entry.unlink()
 
 
-def _keep_logs(ray: Path, kept: Path) -> None:
-    """Move the logs of Ray and of every replica into the home, in place of the last run's, and remove Ray's folder."""
-    for logs in ray.glob("ray/session_2*/logs"):
+def _keep_logs(home: Path, sessions: Iterable[Path]) -> None:
+    """Move the logs of Ray and of every replica into the home, in place of the last run's, and remove the rest."""
+    kept = home / "logs/last-run"
+    for session in sorted(sessions):
         shutil.rmtree(kept, ignore_errors=True)
         with contextlib.suppress(OSError):
-            shutil.move(logs, kept)
-    shutil.rmtree(ray, ignore_errors=True)
+            shutil.move(session / "logs", kept)
+        shutil.rmtree(session, ignore_errors=True)
+    shutil.rmtree(_ray_folder(home), ignore_errors=True)
 
 
 def _ray_folder(home: Path) -> Path:

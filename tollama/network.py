@@ -18,11 +18,16 @@ def on_loopback(host: str | None) -> bool:
         return False
 
 
+def address(host: str, port: int) -> str:
+    """``host:port`` as in a URL, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def require_guarded(host: str | None, what: str, settings: Settings) -> None:
     """Raises :class:`ConfigError` where others could reach ``what`` at ``host`` without an API key."""
     if on_loopback(host) or settings.api_keys or settings.insecure:
         return
     raise ConfigError(
         f"{what} would listen on {host or 'every address'}, where other machines reach it, and there is no API key.",
-        hint="Make a key: tollama config key add. To go without one: tollama serve --insecure, or TOLLAMA_INSECURE=1.",
+        hint="Make one with: tollama config key add. To go without: tollama serve --insecure, or TOLLAMA_INSECURE=1.",
     )

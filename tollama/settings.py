@@ -10,8 +10,11 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -77,8 +80,10 @@ class Settings(BaseModel):
 
     @field_validator("api_keys", mode="before")
     @classmethod
-    def _keys(cls, value: Any) -> Any:
-        return keys.given(value) if isinstance(value, str) else value
+    def _hashed(cls, value: Any) -> Any:
+        if isinstance(value, str) or (isinstance(value, list) and any(isinstance(one, str) for one in value)):
+            raise ValueError("keys are kept as hashes. Make one with tollama config key add, or set TOLLAMA_API_KEYS")
+        return value
 
     @field_validator("api_keys")
     @classmethod
@@ -158,7 +163,9 @@ def read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"The config file cannot be read: {reason}: {path}") from None
+        raise ConfigError(
+            f"The config file cannot be read: {reason}: {path}", hint="Mend the file or its permissions."
+        ) from None
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -166,7 +173,7 @@ def read_file(path: Path) -> dict[str, Any]:
             f"{path}, line {error.lineno}: {error.msg}.", hint="Correct the line or remove the file."
         ) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}, line 1: the config must be one JSON object.")
+        raise ConfigError(f"{path}, line 1: the config must be one JSON object.", hint="Mend the file or remove it.")
     if unknown := sorted(set(values) - set(Settings.model_fields)):
         raise ConfigError(f"{_place(path, unknown[0])} is no setting.", hint="tollama config list shows them all.")
     return values
@@ -179,16 +186,23 @@ def _place(path: Path, key: str) -> str:
     return f"{path}, line {line}: {key}"
 
 
-def _split_address(values: dict[str, Any], source: str, sources: dict[str, str]) -> None:
-    """``host`` may be ``host:port`` or a URL, as Ollama's; the port in it yields to one that is set by itself."""
-    host = str(values.get("host", "")).removeprefix("http://").removeprefix("https://").rstrip("/")
-    name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not name.endswith(":"):
-        values["host"] = name or "127.0.0.1"
-        if "port" not in values or sources.get("port") == "config" != source:
-            values["port"], sources["port"] = port, source
-    elif host:
-        values["host"] = host
+def _fault(field: str, source: str, home: Path, told: str) -> ConfigError:
+    """What is wrong with a setting, and where it was set."""
+    variable = env_name(field)
+    where, hint = {
+        "environment": (variable, f"Correct {variable}, or unset it."),
+        "option": (f"--{field.replace('_', '-')}", "The command's --help says what it takes."),
+    }.get(source) or (_place(config_path(home), field), "Correct the line, or take it out.")
+    # No colon behind the name: what follows one behind a secret's name is taken for the secret.
+    return ConfigError(f"{where} is not valid: {told.removeprefix('Value error, ')}.", hint=hint)
+
+
+def _split(host: str) -> tuple[str, int | None]:
+    """Name and port, if it has one, of a ``host`` as Ollama takes it: ``host:port`` or a URL. ValueError otherwise."""
+    with suppress(ValueError):
+        return str(ip_address(host)), None  # an IPv6 address has colons of its own
+    parts = urlsplit(host if "://" in host else f"//{host}")
+    return parts.hostname or "127.0.0.1", parts.port
 
 
 def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -201,21 +215,35 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     home = home_of(env, given.get("home"))
-    from_env = {name: env[env_name(name)] for name in Settings.model_fields if env.get(env_name(name))}
+    from_env: dict[str, Any] = {name: env[env_name(name)] for name in Settings.model_fields if env.get(env_name(name))}
     from_env |= {name: env[alias] for name, alias in ALIASES.items() if name not in from_env and env.get(alias)}
+    if "api_keys" in from_env:
+        try:
+            from_env["api_keys"] = keys.given(from_env["api_keys"])
+        except ValueError as error:
+            raise _fault("api_keys", "environment", home, str(error)) from None
+    port: tuple[Any, str] | None = None
+    alone = port
     for source, layer in (("config", read_file(config_path(home))), ("environment", from_env), ("option", given)):
         values |= layer
         sources |= dict.fromkeys(layer, source)
+        if "port" in layer:
+            port = alone = (layer["port"], source)
         if "host" in layer:
-            _split_address(values, source, sources)
+            try:
+                values["host"], inside = _split(str(layer["host"]))
+            except ValueError:
+                raise _fault("host", source, home, "it is no host, host:port or URL") from None
+            # The port in a host yields to one set beside it, and goes with the host when another takes its place.
+            port = alone if inside is None or "port" in layer else (inside, source)
+    if port is not None:
+        values["port"], sources["port"] = port
     values["home"] = home
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0])
-        where = {"environment": env_name(field), "option": f"--{field.replace('_', '-')}"}.get(sources.get(field, ""))
-        where = where or _place(config_path(home), field)
-        raise ConfigError(f"{where}: {fault['msg'].removeprefix('Value error, ')}.") from None
+        raise _fault(field, sources.get(field, ""), home, fault["msg"]) from None
     settings._sources.update(sources)
     return settings

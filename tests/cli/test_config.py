@@ -75,9 +75,9 @@ def test_a_value_is_kept_in_its_own_type(tollama: Run, file: Path, key: str, tex
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["set", "port", "many"], "port: "),
-        (["set", "port", "0"], "port: "),
-        (["set", "keep_alive", "5 minutes"], "keep_alive: "),
+        (["set", "port", "many"], "port is not valid: "),
+        (["set", "port", "0"], "port is not valid: "),
+        (["set", "keep_alive", "5 minutes"], "keep_alive is not valid: "),
         (["set", "cors_origins", "a.example"], "an origin is a scheme, a host"),
         (["set", "prot", "1"], "Did you mean port?"),
         (["unset", "prot"], "'prot' is no setting"),
@@ -96,9 +96,10 @@ def test_what_cannot_be_set_changes_nothing(tollama: Run, file: Path, arguments:
 def test_a_wrong_value_in_the_file_is_named_and_can_be_mended(tollama: Run, file: Path) -> None:
     file.parent.mkdir()
     file.write_text('{\n "max_queue": "many",\n "port": 12000\n}')
-    assert f"{file}, line 2: max_queue: " in told(tollama, "list", code=1)
+    assert f"{file}, line 2: max_queue is not valid: " in told(tollama, "list", code=1)
     assert told(tollama, "path") == f"{file}\n"
-    assert "max_queue: " in told(tollama, "set", "port", "12001", code=1)
+    assert json.loads(told(tollama, "path", "--json")) == {"path": str(file)}
+    assert "max_queue is not valid: " in told(tollama, "set", "port", "12001", code=1)
     told(tollama, "set", "max_queue", "9")
     assert json.loads(file.read_text()) == {"max_queue": 9, "port": 12000}
     file.write_text('{\n "max_queue": 9\n "port": 1}')
@@ -113,7 +114,9 @@ def test_secrets_are_shown_when_asked_for_only(tollama: Run) -> None:
         assert "Zq9-hidden-word" not in told(tollama, *arguments)
     assert told(tollama, "get", "hf_endpoint") == "https://[redacted]@mirror.example\n"
     assert told(tollama, "get", "hf_token", "--reveal") == "Zq9-hidden-word\n"
-    assert told(tollama, "list", "--reveal").count("Zq9-hidden-word") == 2
+    assert told(tollama, "get", "hf_endpoint", "--reveal", "--json").count("Zq9-hidden-word") == 1
+    for shown in ([], ["--json"]):
+        assert told(tollama, "list", "--reveal", *shown).count("Zq9-hidden-word") == 2
 
 
 def test_a_key_is_shown_once_and_its_hash_is_kept(tollama: Run, file: Path) -> None:
@@ -137,6 +140,14 @@ def test_a_key_is_shown_once_and_its_hash_is_kept(tollama: Run, file: Path) -> N
     done = tollama("config", "key", "revoke", "key-1")
     assert b"No key is left" in done.stderr
     assert json.loads(file.read_text()) == {}
+
+
+def test_a_keys_text_in_the_file_is_told_and_not_kept(tollama: Run, file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text(json.dumps({"api_keys": keys.PREFIX + "x" * 20}))
+    for arguments in (["list"], ["set", "port", "12000"], ["key", "add"]):
+        assert "tollama config key add, or set TOLLAMA_API_KEYS" in told(tollama, *arguments, code=1)
+    assert "port" not in file.read_text()
 
 
 def test_what_the_environment_hides_is_said(tollama: Run, monkeypatch: pytest.MonkeyPatch) -> None:

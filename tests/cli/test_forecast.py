@@ -84,6 +84,22 @@ def test_run_takes_a_request_and_flags_go_before_it(fake: Fake, tollama: Run, tm
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_flags_that_are_of_tables_do_not_go_with_a_request(fake: Fake, tollama: Run) -> None:
+    series = [{"id": "a", "target": [1, 2, 3], "start": "2024-01-01", "freq": "D"}]
+    request = json.dumps({"horizon": 1, "series": series}).encode()
+    for flag in ("--freq", "--known-future", "--id-column", "--time-column", "--target-column"):
+        done = tollama("forecast", "naive", "-", flag, "D", host=fake.url, stdin=request)
+        assert (done.returncode, flag in done.stderr.decode()) == (2, True)
+    assert fake.forecasts == []
+
+
+@pytest.mark.parametrize("none", ["", "none"])
+def test_no_quantiles(none: str, fake: Fake, tollama: Run, monthly: Path) -> None:
+    done = tollama("forecast", "naive", str(monthly), "-n", "1", "--quantiles", none, "--format", "csv", host=fake.url)
+    assert fake.forecasts[0]["quantiles"] == []
+    assert done.stdout.splitlines()[0] == b"id,timestamp,mean"
+
+
 def test_stdin_is_read_without_a_dash(fake: Fake, tollama: Run) -> None:
     done = tollama("forecast", "naive", "-n", "1", host=fake.url, stdin=b"ds,y\n2024-01-01,1\n2024-01-02,2\n")
     assert done.returncode == 0, done.stderr
@@ -136,6 +152,7 @@ def test_warnings_go_to_stderr(fake: Fake, tollama: Run) -> None:
         (["naive", "-n", "0"], b"", 2, "--horizon"),
         (["naive", "-n", "1", "--level", "80", "--quantiles", "0.5"], b"", 2, "exclude"),
         (["naive", "-n", "1", "--level", "200"], b"ds,y\n2024-01-01,1\n", 2, "--level"),
+        (["naive", "-n", "1", "--level", ""], b"ds,y\n2024-01-01,1\n", 2, "--level"),
         (["naive", "-n", "1", "--option", "seed"], b"ds,y\n2024-01-01,1\n", 2, "NAME=VALUE"),
         (["naive", "-n", "1", "--format", "xml"], b"", 2, "--format"),
         (["naive", "-n", "1"], b"", 1, "Error: The input cannot be read as CSV"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,18 +35,6 @@ def test_importing_the_command_line_stays_cheap() -> None:
     code = f"import sys, tollama.cli; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["serve", "pull", "list", "ls", "ps", "stop", "show", "rm", "forecast", "run", "info", "runtime", "doctor"]
-    + ["prune"]
-    + [f"runtime {verb}" for verb in ("list", "install", "repair", "remove")],
-)
-def test_help_has_an_example(command: str, tollama: Run) -> None:
-    done = tollama(*command.split(), "--help")
-    assert done.returncode == 0
-    assert f"Example: tollama {command}" in done.stdout.decode()
 
 
 def test_list(fake: Fake, tollama: Run) -> None:
@@ -211,6 +203,36 @@ def test_pull_asks_at_a_terminal(
     assert ("gated" in fake.installed) is (code == 0)
 
 
+def test_pull_tells_speed_and_time_left_at_a_terminal(fake: Fake, environment: dict[str, str], tmp_path: Path) -> None:
+    """The rest of the file comes when both are on the screen."""
+    told = threading.Event()
+
+    def lines() -> Iterator[dict[str, object]]:
+        line = {"status": f"pulling {DIGEST[:12]}", "digest": DIGEST, "total": 100_000_000}
+        for done in range(1_000_000, 90_000_000, 1_000_000):
+            yield line | {"completed": done}
+            if told.wait(0.1):
+                break
+        yield line | {"completed": 100_000_000}
+        yield {"status": "success"}
+
+    fake.pull = lambda body: lines()  # type: ignore[method-assign]
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tollama.cli", "pull", "small", "--host", fake.url]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=tmp_path) as done:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other side has closed
+            while more := os.read(ours, 4096):
+                shown += more
+                if re.search(rb"(?<!100\.0)/100\.0 MB[^\r]*?\d [kM]B/s[^\r]*?\d:\d\d:\d\d", shown):
+                    told.set()
+        assert done.wait(30) == 0
+    os.close(ours)
+    assert told.is_set(), shown
+    assert b"success" in shown
+
+
 def test_a_pull_that_breaks_off(fake: Fake, tollama: Run) -> None:
     fake.cut = True
     done = tollama("pull", "small", host=fake.url)
@@ -235,6 +257,21 @@ def test_the_address_comes_from_the_option_then_the_environment_then_the_config(
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "config.json").write_text(json.dumps({"port": int(fake.url.rpartition(":")[2])}))
     assert tollama("list").returncode == 0
+
+
+def test_the_options_port_is_asked_whatever_the_environment_says(tollama: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLAMA_PORT", "11500")
+    for address, asked in (
+        ("127.0.0.1:9", "http://127.0.0.1:9"),
+        ("localhost", "http://localhost:11500"),
+        ("[::1]:9", "http://[::1]:9"),
+        ("::1", "http://[::1]:11500"),
+        ("localhost:9/pre", "http://localhost:9/pre"),
+    ):
+        assert f"answers at {asked}.\n" in tollama("ps", "--host", address).stderr.decode()
+    assert "answers at http://localhost:11500." in tollama("ps", "--host", "localhost", host="a:9").stderr.decode()
+    monkeypatch.delenv("TOLLAMA_PORT")
+    assert "answers at http://localhost:11435." in tollama("ps", "--host", "localhost", host="a:9").stderr.decode()
 
 
 def test_a_malformed_config_is_an_error_not_a_traceback(tollama: Run, tmp_path: Path) -> None:

@@ -39,6 +39,14 @@ def test_a_checkpoint_of_this_machine(folder: Path, tmp_path: Path, tollama: Run
     assert json.loads(manifest(tmp_path).read_text())["license"]["id"] == "MIT"
 
 
+def test_a_server_elsewhere_is_told_of(folder: Path, tmp_path: Path, tollama: Run) -> None:
+    command = ["pull", "--from-dir", str(folder), "mine", "--license", "mit", "--no-runtime"]
+    done = tollama(*command, host="box.example")
+    assert f"the server is at box.example; the model goes into {tmp_path / 'home'}" in done.stderr.decode()
+    assert manifest(tmp_path).exists()
+    assert b"Warning" not in tollama(*command, host="0.0.0.0").stderr
+
+
 def test_without_a_licence_and_a_terminal_it_is_an_error(folder: Path, tmp_path: Path, tollama: Run) -> None:
     done = tollama("pull", "--from-dir", str(folder), "mine", "--no-runtime")
     assert done.returncode == 1
@@ -92,3 +100,4 @@ def test_prune_and_the_cache(tmp_path: Path, tollama: Run) -> None:
     assert tollama("rm", "--cache").stdout == b"Removed the cache: 5.0 kB became free.\n"
     assert not blobs.exists()
     assert tollama("rm").returncode == 2
+    assert b"logs" in tollama("prune", "--help").stdout

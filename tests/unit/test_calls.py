@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pytest
 
 from docs import generate
 from tollama import calls
 from tollama.contract import ForecastRequest, SeriesInput
+from tollama.errors import InvalidRequest
 
 REQUEST: dict[str, Any] = {"model": "m", "horizon": 2, "series": [{"id": "a", "target": [1.0], "start": "2024"}]}
 FRAME = pd.DataFrame({"ds": ["2024-01-01", "2024-01-02"], "y": [1.0, float("nan")]})
@@ -75,3 +79,16 @@ def test_a_table_is_a_request() -> None:
     assert call.body["series"][0]["target"] == [1.0, None]
     assert call.body["response_options"] == {"timestamps": True}
     assert "timeout" not in call.body
+
+
+def test_what_numpy_and_pandas_hold_is_sent_as_json() -> None:
+    body = {
+        **{"model": "m", "horizon": np.int64(2), "quantiles": np.array([0.5]), "timeout": np.float32(2)},
+        "series": [{"id": "a", "target": np.array([1.0, np.nan]), "start": pd.Timestamp("2024-01-01"), "freq": "D"}],
+    }
+    sent = ForecastRequest.model_validate_json(calls.forecast(body, None).arguments()["content"])
+    assert (sent.horizon, sent.quantiles, sent.series[0].start) == (2, [0.5], "2024-01-01T00:00:00")
+    asked = calls.forecast_frame(FRAME, "m", np.int64(2), {}, "auto", {"quantiles": pd.Series([0.5])}, None)  # type: ignore[arg-type]
+    assert json.loads(asked.arguments()["content"])["horizon"] == 2
+    with pytest.raises(InvalidRequest, match="A set cannot be sent"):
+        calls.forecast({"model": {"m"}}, None).arguments()

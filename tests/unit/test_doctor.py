@@ -243,6 +243,21 @@ def test_the_hub_answers(tmp_path: Path, loopback: LoopbackHub) -> None:
     assert (found.status, found.detail) == ("warn", f"{loopback.url} answers with HTTP 502")
 
 
+def test_no_secret_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "hf_abcdefghijklmnop0123"
+    monkeypatch.setenv("TOLLAMA_HF_ENDPOINT", f"http://u:sesame@127.0.0.1:9/{token}")
+    monkeypatch.setenv("TOLLAMA_RUNTIMES_DIR", str(tmp_path / token))
+
+    def nowhere() -> Client:
+        raise ConfigError(f"There is no {token}.", hint=f"Bearer {token}")
+
+    found = {check.name: f"{check.detail} {check.hint}" for check in examine(nowhere, lambda line: None, quick=True)}
+    assert "[redacted]" in found["hub"]
+    assert "[redacted]" in found["server"]
+    assert token not in str(found)
+    assert "sesame" not in str(found)
+
+
 def test_an_offline_hub_is_not_asked(tmp_path: Path, loopback: LoopbackHub) -> None:
     assert doctor.hub(settings(tmp_path, hf_endpoint=loopback.url, offline=True)).status == "ok"
     assert list(loopback.requests) == []

@@ -61,6 +61,32 @@ def test_missing_values_are_null_and_infinite_ones_are_left_to_the_server() -> N
     assert asked["series"][0]["target"] == [float("inf")]
 
 
+@pytest.mark.parametrize(("name", "given"), [("unique_id", None), ("region", "region")])
+def test_a_series_may_be_called_as_a_missing_value_is_written(name: str, given: str | None) -> None:
+    frame = read(f"{name},ds,y\nNA,2024-01-01,NA\nNA,2024-01-02,null\nnull,2024-01-01,1\n".encode(), given)
+    assert isinstance(frame, pd.DataFrame)
+    asked = request(frame, "m", 1, Columns(id=given))["series"]
+    assert [(one["id"], one["target"]) for one in asked] == [("NA", [None, None]), ("null", [1.0])]
+
+
+def test_what_is_in_the_index_and_a_column_too() -> None:
+    frame = pd.DataFrame({"id": "a", "ds": pd.to_datetime(STAMPS), "y": [1.0, 2.0, 3.0]})
+    for kept in ("ds", ["id", "ds"]):
+        (one,) = request(frame.set_index(kept, drop=False), "m", 1)["series"]
+        assert one["target"] == [1.0, 2.0, 3.0]
+    named = frame.rename(columns={"ds": "timestamp"})
+    same = named.set_index(pd.DatetimeIndex(named["timestamp"].to_numpy()))
+    assert request(same, "m", 1)["series"][0]["timestamps"][0] == "2024-01-01T00:00:00"
+    other = named.set_index(pd.date_range("2020-01-01", periods=3))
+    with pytest.raises(InvalidRequest, match="'timestamp' twice"):
+        request(other, "m", 1)
+
+
+def test_two_columns_of_one_name() -> None:
+    with pytest.raises(InvalidRequest, match="two columns 'y'"):
+        request(pd.DataFrame([["2024-01-01", 1.0, 2.0]], columns=["ds", "y", "y"]), "m", 1)
+
+
 @pytest.mark.parametrize(
     ("written", "sent"),
     [

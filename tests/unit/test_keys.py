@@ -62,8 +62,18 @@ def test_keys_of_the_environment_replace_those_of_the_file(tmp_path: Path) -> No
     admit = Keys(settings).admit
     assert [admit(sent(key)) for key in (OTHER, "y" * 16, made)] == [True, True, False]
     assert OTHER not in settings.model_dump_json()
-    with pytest.raises(ConfigError, match="TOLLAMA_API_KEYS: an API key has at least 16"):
-        load({"TOLLAMA_API_KEYS": "short"}, home=tmp_path)
+    for wrong, said in (("short", "at least 16 characters"), ("\u00e4" * 16, "printable ASCII")):
+        with pytest.raises(ConfigError, match=f"TOLLAMA_API_KEYS is not valid: an API key has {said}"):
+            load({"TOLLAMA_API_KEYS": wrong}, home=tmp_path)
+
+
+@pytest.mark.parametrize("written", [OTHER, [OTHER]])
+def test_a_keys_text_is_not_taken_from_the_file(tmp_path: Path, written: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"port": 1, "api_keys": written}, indent=1))
+    with pytest.raises(ConfigError, match="line 3: api_keys is not valid: keys are kept as hashes") as told:
+        load({}, home=tmp_path)
+    assert OTHER not in str(told.value)
+    assert "tollama config key add" in str(told.value)
 
 
 def test_two_keys_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,12 @@ def test_defaults_are_the_contracts() -> None:
         ("127.0.0.1:12000", ("127.0.0.1", 12000)),
         ("http://box:12000/", ("box", 12000)),
         (":12000", ("127.0.0.1", 12000)),
+        ("::1", ("::1", 11435)),
+        ("[::1]:9000", ("::1", 9000)),
+        ("2001:db8::10:1", ("2001:db8::10:1", 11435)),
+        ("http://[2001:db8::1]:9000", ("2001:db8::1", 9000)),
+        ("x.example/pre", ("x.example", 11435)),
+        ("x.example:9000/pre", ("x.example", 9000)),
     ],
 )
 def test_host_is_written_as_for_ollama(tmp_path: Path, host: str, expected: tuple[str, int]) -> None:
@@ -49,6 +57,37 @@ def test_host_is_written_as_for_ollama(tmp_path: Path, host: str, expected: tupl
 def test_a_port_set_by_itself_beats_the_one_in_host(tmp_path: Path) -> None:
     settings = load({"TOLLAMA_HOST": "a:1", "TOLLAMA_PORT": "2", "TOLLAMA_HOME": str(tmp_path)})
     assert (settings.host, settings.port) == ("a", 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "option", "expected"),
+    [
+        ({}, {"PORT": "2"}, "b:9", ("b", 9)),
+        ({}, {"PORT": "2"}, "b", ("b", 2)),
+        ({}, {"HOST": "a:1"}, "b", ("b", 11435)),
+        ({}, {"HOST": "a:1", "PORT": "2"}, "b", ("b", 2)),
+        ({}, {"HOST": "a:1", "PORT": "2"}, "b:9", ("b", 9)),
+        ({"host": "c:3"}, {"HOST": "a"}, None, ("a", 11435)),
+        ({"host": "c:3"}, {"PORT": "2"}, None, ("c", 2)),
+        ({"host": "c", "port": 3}, {"HOST": "a"}, "b", ("b", 3)),
+        ({"port": 3}, {"HOST": "a:1"}, None, ("a", 1)),
+    ],
+)
+def test_a_port_goes_with_its_host(
+    tmp_path: Path, config: dict[str, Any], env: dict[str, str], option: str | None, expected: tuple[str, int]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = load({f"TOLLAMA_{name}": value for name, value in env.items()}, home=tmp_path, host=option)
+    assert (settings.host, settings.port) == expected
+
+
+@pytest.mark.parametrize("host", ["a:b", "a:99999", "http://[", "[::1"])
+def test_what_is_no_address_is_named(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--host is not valid"):
+        load({}, home=tmp_path, host=host)
+    with pytest.raises(ConfigError, match=r"^TOLLAMA_HOST is not valid") as told:
+        load({"TOLLAMA_HOST": host}, home=tmp_path)
+    assert told.value.hint
 
 
 @pytest.mark.parametrize(

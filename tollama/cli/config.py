@@ -17,7 +17,9 @@ Reveal = Annotated[bool, typer.Option("--reveal", help="Show secrets as they are
 group = typer.Typer(
     help="The settings of this machine's server and command line.", no_args_is_help=True, rich_markup_mode=None
 )
-key_group = typer.Typer(help="API keys: who may ask the server.", no_args_is_help=True, rich_markup_mode=None)
+key_group = typer.Typer(
+    help="The API keys of those who may ask the server.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -57,12 +59,12 @@ def list_settings(reveal: Reveal = False, as_json: Json = False) -> None:
     """Show every setting: its value, where that comes from, its default and its environment variable."""
     shown = _described(reveal)
     if as_json:
-        output.emit(shown)
+        output.emit(shown, reveal=reveal)
         return
     rows = [
         (name, _text(one["value"]), one["source"], _text(one["default"]), one["env"]) for name, one in shown.items()
     ]
-    output.table(("KEY", "VALUE", "SOURCE", "DEFAULT", "ENVIRONMENT"), rows)
+    output.table(("KEY", "VALUE", "SOURCE", "DEFAULT", "ENVIRONMENT"), rows, reveal=reveal)
 
 
 @group.command(epilog="Example: tollama config get keep_alive")
@@ -72,7 +74,10 @@ def get(key: Key, reveal: Reveal = False, as_json: Json = False) -> None:
 
     require_known(key)
     shown = _described(reveal)[key]
-    output.emit({"key": key, **shown}) if as_json else output.line(_text(shown["value"]))
+    if as_json:
+        output.emit({"key": key, **shown}, reveal=reveal)
+    else:
+        output.line(_text(shown["value"]), reveal=reveal)
 
 
 @group.command("set", epilog="Example: tollama config set max_queue 100")
@@ -101,11 +106,12 @@ def unset(key: Key) -> None:
 
 
 @group.command(epilog="Example: tollama config path")
-def path() -> None:
+def path(as_json: Json = False) -> None:
     """Print where the config file is, or would be."""
     from tollama.settings import config_path
 
-    output.line(str(config_path(_home())))
+    file = str(config_path(_home()))
+    output.emit({"path": file}) if as_json else output.line(file)
 
 
 @key_group.command(epilog="Example: tollama config key add --name laptop")
@@ -131,13 +137,14 @@ def add(
         if called in taken:
             raise ConfigError(f"There is a key {called!r} already.", hint="Choose another name, or revoke that one.")
         if not re.fullmatch(keys.NAME, called):
-            raise ConfigError("A key's name has letters, digits, dots, dashes and underscores, 64 at most.")
+            told = "A key's name has letters, digits, dots, dashes and underscores, 64 at most."
+            raise ConfigError(told, hint="Choose another name.")
         text, made = keys.made(called)
         kept.append(made.model_dump(mode="json"))
     if as_json:
-        output.emit({"name": called, "key": text})
+        output.emit({"name": called, "key": text}, reveal=True)
         return
-    output.line(text)
+    output.line(text, reveal=True)
     output.note(f"This is the key {called!r}; it is not shown again. Clients send it from TOLLAMA_API_KEY.")
     _hidden("api_keys")
 

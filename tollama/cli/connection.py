@@ -20,11 +20,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def connect(host: str | None) -> Client:
     """A client of the server that ``--host``, the environment or the config file names."""
     from tollama.client import Client
+    from tollama.errors import ConfigError
+    from tollama.keys import sendable
+    from tollama.network import address
     from tollama.settings import load
 
-    given = host or os.environ.get("TOLLAMA_HOST")
-    if given and "://" in given:
+    if not sendable(os.environ.get("TOLLAMA_API_KEY", "")):
+        raise ConfigError("TOLLAMA_API_KEY holds what no key does.", hint="A key has printable ASCII characters only.")
+    given = host or os.environ.get("TOLLAMA_HOST") or ""
+    if "/" not in given:  # neither a URL nor a path before the API's
+        settings = load(host=host)
+        given = address(settings.host, settings.port)
+    try:
         return Client(given)
-    settings = load(host=host)
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return Client(f"{name}:{settings.port}")
+    except (ImportError, ValueError):  # from httpx, for an https server or one elsewhere
+        raise ConfigError(
+            "The proxy settings of the environment cannot be used.",
+            hint="HTTP_PROXY, HTTPS_PROXY and ALL_PROXY are to be unset or http://host:port; SOCKS is not spoken.",
+        ) from None

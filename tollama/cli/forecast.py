@@ -42,7 +42,7 @@ def forecast(
     ],
     file: Annotated[str | None, typer.Argument(metavar="[FILE|-]", help="CSV, Parquet or JSON; - is stdin.")] = None,
     horizon: Annotated[int | None, typer.Option("--horizon", "-n", min=1, help="Steps to forecast.")] = None,
-    quantiles: Annotated[str | None, typer.Option(help="Quantile levels, as 0.1,0.5,0.9.")] = None,
+    quantiles: Annotated[str | None, typer.Option(help="Quantile levels, as 0.1,0.5,0.9, or none.")] = None,
     level: Annotated[str | None, typer.Option(help="Central intervals in percent instead, as 80 or 80,95.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of the series' names.")] = None,
     time_column: Annotated[str | None, typer.Option(help="Column of the timestamps.")] = None,
@@ -77,12 +77,21 @@ def forecast(
 
     given: dict[str, Any] = {
         "horizon": horizon,
-        "quantiles": _levels(quantiles) if quantiles else _intervals(level) if level else None,
+        "quantiles": _levels(quantiles) if quantiles is not None else _intervals(level) if level is not None else None,
         "timeout": timeout,
         "keep_alive": keep_alive,
     }
-    source = frames.read(_bytes(input_file or file))
+    source = frames.read(_bytes(input_file or file), id_column)
     if isinstance(source, dict):
+        of_tables = {
+            "--id-column": id_column,
+            "--time-column": time_column,
+            "--target-column": target_column,
+            "--freq": freq,
+            "--known-future": known_future,
+        }
+        if useless := [name for name, value in of_tables.items() if value is not None]:
+            raise typer.BadParameter(f"{', '.join(useless)}: the input is a request, which says this for each series.")
         request = source | {"model": model}
         if horizon is None and "horizon" not in source:
             raise typer.BadParameter("--horizon is missing, and the request has none.")
@@ -133,6 +142,8 @@ def _numbers(text: str, name: str) -> list[float]:
 
 
 def _levels(text: str) -> list[float]:
+    if text.strip() in ("", "none"):
+        return []
     return sorted(set(_numbers(text, "--quantiles")))
 
 

@@ -29,9 +29,9 @@ def info(
     """
     if dashboard_token:
         if host is not None:
-            raise typer.BadParameter("--dashboard-token is of this machine's server and takes no --host.")
+            raise typer.BadParameter("The dashboard's token is of this machine's server and goes with no --host.")
         token = _token()
-        output.emit({"dashboard_token": token}) if as_json else output.line(token)
+        output.emit({"dashboard_token": token}, reveal=True) if as_json else output.line(token, reveal=True)
         return
     from tollama.info import local
     from tollama.settings import load

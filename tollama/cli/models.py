@@ -75,6 +75,7 @@ def pull(
     if from_dir is not None:
         if revision or local_name or offline is not None or token or endpoint or proxy or host:
             raise typer.BadParameter("--from-dir goes with --license, --accept-license and --no-runtime only.")
+        _tell_where()
         pulling.adopt_model(from_dir, name, license_id, accept_license=accept_license, no_runtime=no_runtime)
         return
     if license_id is not None:
@@ -92,6 +93,16 @@ def pull(
             endpoint=endpoint,
             proxy=proxy,
         )
+
+
+def _tell_where() -> None:
+    """A folder is taken into this machine's home, wherever the server is that other commands ask."""
+    from tollama.network import on_loopback
+    from tollama.settings import load
+
+    settings = load()
+    if not on_loopback(settings.host) and settings.host not in ("0.0.0.0", "::"):
+        output.note(f"Warning: the server is at {settings.host}; the model goes into {settings.home} of this machine.")
 
 
 def list_models(
@@ -151,7 +162,9 @@ def show(
         model = client.model(name)
         licence = _text(client, model) if text else ""
     if text:
-        output.emit({"name": model.name, "license": licence}) if as_json else output.line(licence.rstrip())
+        # Word for word: whoever accepts it has to have read it.
+        told = {"name": model.name, "license": licence}
+        output.emit(told, reveal=True) if as_json else output.line(licence.rstrip(), reveal=True)
     elif as_json:
         output.emit(model)
     else:
@@ -256,7 +269,7 @@ def prune(
 ) -> None:
     """Remove what the settings say is too much or too old in TOLLAMA_HOME.
 
-    Downloads that no model uses, older snapshots and runtimes; models and licence receipts stay.
+    Downloads that no model uses, older snapshots and runtimes, logs; models and licence receipts stay.
     """
     from tollama import retention
     from tollama.settings import load

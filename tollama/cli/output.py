@@ -1,5 +1,5 @@
-"""The one sink: results go to stdout, progress and advice to stderr; and the one place where exceptions turn into
-advice."""
+"""The one sink: results go to stdout, progress and advice to stderr, secrets masked; and the one place where exceptions
+turn into advice."""
 
 from __future__ import annotations
 
@@ -9,29 +9,41 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tollama import redaction
 from tollama.errors import TollamaError
 
 
-def line(text: str = "") -> None:
-    """One line of result."""
-    print(text)
+def line(text: str = "", *, reveal: bool = False) -> None:
+    """One line of result; with ``reveal`` as it is, for what is asked for by name."""
+    print(text if reveal else redaction.text(text))
 
 
 def note(text: str) -> None:
     """One line beside the result: progress, warnings."""
-    print(text, file=sys.stderr, flush=True)
+    print(redaction.text(text), file=sys.stderr, flush=True)
 
 
-def emit(value: Any) -> None:
+def emit(value: Any, *, reveal: bool = False) -> None:
     """A result as JSON, for programs; an answer of the server as it came."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=lambda answer: answer.model_dump(mode="json")))
+    plain = json.loads(json.dumps(value, default=lambda answer: answer.model_dump(mode="json")))
+    print(json.dumps(plain if reveal else _masked(plain), indent=2, ensure_ascii=False))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _masked(value: Any) -> Any:
+    """JSON whose texts tell no secret by their shape. What has a secret's name may be a setting's description."""
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return redaction.text(value) if isinstance(value, str) else value
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, reveal: bool = False) -> None:
     """Columns padded with spaces, as Ollama's: never cut to the terminal's width, so that pipes get it whole."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     for row in (headers, *rows):
-        line("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line("   ".join(padded).rstrip(), reveal=reveal)
 
 
 def section(title: str, pairs: Sequence[tuple[str, str]]) -> None:
@@ -46,7 +58,7 @@ def section(title: str, pairs: Sequence[tuple[str, str]]) -> None:
 def advice(error: Exception) -> tuple[str, str]:
     """The sentence and the hint for an exception; both are one line."""
     if isinstance(error, TollamaError):
-        sentence, hint = str(error), error.hint
+        sentence, hint = str(error), error.hint or "tollama doctor tells how things are here."
         if isinstance(error.detail, list) and len(error.detail) > 1:
             sentence += f" ({len(error.detail)} faults in all)"
     elif isinstance(error, OSError) and error.filename is not None:
@@ -62,8 +74,7 @@ def fail(error: Exception) -> None:
     """``Error:`` and ``Hint:`` on stderr."""
     sentence, hint = advice(error)
     note(f"Error: {sentence}")
-    if hint:
-        note(f"Hint: {hint}")
+    note(f"Hint: {hint}")
 
 
 def size(count: float | None) -> str:
