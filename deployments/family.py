@@ -26,7 +26,7 @@ from deployments.blackbox import LOADING, BlackBox
 from deployments.failures import CUDA, HEALTH, OOM, Refused, cause_of
 from deployments.loading import loaded, unloaded
 from deployments.logs import REQUEST
-from deployments.memory import DEVICE, HOST, Memory, Room, peak_mb
+from deployments.memory import DEVICE, HOST, Memory, Room, peak_mb, resident_mb
 from deployments.messages import HELD, Call, Progress, Refusal, Result, pack, unpack
 from deployments.residency import Residency, Resident
 from deployments.slot import Slot
@@ -85,7 +85,7 @@ class Family:
         self._residency = Residency(
             self._load, self._unload, time.time, config.max_models, self._memory.need, self._room
         )
-        self._sick = False
+        self._sick = self._wanted_elsewhere = False
         self._started = self._touched = time.time()
         self._calls = 0
         self._busy_until: float | None = None
@@ -148,13 +148,15 @@ class Family:
 
     async def spare(self, needed_mb: float) -> float:
         """Unload idle models, whatever their keep_alive and the least recently used first, until ``needed_mb``
-        megabytes of the host's memory have been given back; returns how many were, as far as is known."""
+        megabytes of the host's memory have been given back; returns how many were, as far as is known. A process that
+        holds nothing then does not linger: its libraries take memory, too."""
+        self._wanted_elsewhere = True
         return await self._residency.spare(needed_mb)
 
     async def report(self) -> dict[str, Any]:
         """What :meth:`ps` tells, and of which process, whether or not it holds anything; imports nothing."""
         me = {"replica": f"{self.config.name}-{os.getpid()}", "pid": os.getpid(), "started": self._started}
-        return me | {"device": self._placement().device, "models": await self.ps()}
+        return me | {"device": self._placement().device, "rss_mb": resident_mb(), "models": await self.ps()}
 
     async def hello(self) -> Hello:
         """Who this replica is."""
@@ -168,10 +170,11 @@ class Family:
     # What Serve calls.
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """What the scaling policy reads: models held, calls under way, and when this replica was last of use (epoch
-        seconds). Control verbs are no use."""
+        """What the scaling policy reads: models held, calls under way, when this replica was last of use (epoch
+        seconds; control verbs are no use), and whether somebody wants its memory."""
         held = float(len(self._residency.residents))
-        return {"hold": held, "calls": float(self._calls), "last_used": self._touched}
+        wanted = float(self._wanted_elsewhere)
+        return {"hold": held, "calls": float(self._calls), "last_used": self._touched, "wanted": wanted}
 
     async def record_routing_stats(self) -> dict[str, list[str]]:
         """What the router of a family of several replicas reads: the models here, or on their way."""
@@ -209,6 +212,7 @@ class Family:
         REQUEST.set(call.request_id)
         self._calls += 1
         self._touched = time.time()
+        self._wanted_elsewhere = False
         try:
             self._require_gpu()
             return await self._run(call, report)

@@ -152,6 +152,8 @@ class Policy:
         empty = (before.get("empty") or now) if runs and not known and not holding else None
         if linger is None:
             linger = 0.0 if share else LINGER_S
+        if _latest(context, "wanted"):
+            linger = 0.0  # for the memory that its libraries take
         if requests > 0:
             wanted = max(1, -(-int(requests) // max(1, int(self.target))))
         else:

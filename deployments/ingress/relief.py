@@ -43,7 +43,8 @@ class Relief:
             (model["last_used"], name, model["memory_mb"])
             for name, report in reports
             for model in report["models"]
-            if model["state"] == "loaded" and not model["in_use"] and model["memory_mb"] >= LEAST_MB
+            if model["state"] == "loaded" and not model["in_use"]
+            if model["memory_mb"] >= LEAST_MB and not model["vram_mb"]
         )
         asked = {name: 0.0 for name, report in reports if not report["models"]}
         found = 0.0

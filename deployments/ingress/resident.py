@@ -24,6 +24,8 @@ from tollama.protocols.ollama import GenerateRequest
 from tollama.registry import canonical_name
 from tollama.seam import Task
 
+PATIENCE_S = 1.0
+"""How long who asks what is in memory waits for a replica that was not late before."""
 NOTHING = Task(1, (), {})
 """What a load asks of the model: it is never computed, since there is no series."""
 
@@ -112,14 +114,8 @@ async def drop(desk: Desk, name: str) -> int:
 
 async def held(desk: Desk) -> list[dict[str, Any]]:
     """The models that replicas hold now, each with its family."""
-    asked = [(name, client.ask("ps")) for name, client in desk.families.items()]
-    answers = await asyncio.gather(*(answer for _, answer in asked))
-    return [
-        {**one, "family": name}
-        for (name, _), replicas in zip(asked, answers, strict=True)
-        for replica in replicas
-        for one in replica
-    ]
+    reports = await desk.holdings.now(PATIENCE_S)
+    return [{**one, "family": name} for name, told in reports.items() for report in told for one in report["models"]]
 
 
 def states(held: Iterable[dict[str, Any]]) -> dict[str, str]:

@@ -159,6 +159,17 @@ def test_a_replica_tells_of_itself_what_metrics_and_diagnostics_ask(monkeypatch:
     run(monkeypatch, check)
 
 
+def test_a_replica_whose_memory_is_wanted_says_so_until_it_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        assert (await family.record_autoscaling_stats())["wanted"] == 0
+        assert await family.spare(100.0) == 0
+        assert (await family.record_autoscaling_stats())["wanted"] == 1
+        await ask(family)
+        assert (await family.record_autoscaling_stats())["wanted"] == 0
+
+    run(monkeypatch, check)
+
+
 def test_one_answer_of_all_that_waited_for_a_load_is_marked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(family: Family, adapter: Stranger) -> None:
         answers = await asyncio.gather(*(ask(family, [f"s{number}"]) for number in range(3)))

@@ -17,7 +17,7 @@ def lacking(megabytes: float, **changes: Any) -> dict[str, Any]:
 
 
 def model(size: float, last_used: float, **changes: Any) -> dict[str, Any]:
-    return {"memory_mb": size, "last_used": last_used, "in_use": 0, "state": "loaded", **changes}
+    return {"memory_mb": size, "vram_mb": 0.0, "last_used": last_used, "in_use": 0, "state": "loaded", **changes}
 
 
 class Family:

@@ -27,6 +27,8 @@ class Context:
     target_num_replicas: int = 0
     hold: float = 0.0
     last_used: float = 0.0
+    wanted: float = 0.0
+    """Whether somebody wants its memory."""
     deployment_name: str = "mock"
     capacity_adjusted_max_replicas: int = 4
     policy_state: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +42,8 @@ class Context:
         if not self.current_num_replicas:
             return {}
         hold = {"r": self.hold} | {f"r{number}": 1.0 for number in range(self.more)}
-        return {"hold": hold, "last_used": {"r": self.last_used}, "calls": {"r": self.calls}}
+        told = {"hold": hold, "last_used": {"r": self.last_used}, "calls": {"r": self.calls}}
+        return told | {"wanted": {"r": self.wanted}}
 
     @property
     def total_num_requests(self) -> float:
@@ -184,6 +187,18 @@ def test_an_empty_process_lingers(linger: float | None, setting: float | None, s
     made.step(seconds - 0.1)
     assert made.targets == {"mock": 1}
     assert made.step(0.2) == {"mock": 0}
+
+
+def test_an_empty_process_whose_memory_is_wanted_does_not_linger() -> None:
+    made = World(linger=60)
+    made.tell(mock=1)
+    made.step()
+    made.step()
+    made.tell(mock=0)
+    made["mock"].wanted = 1.0
+    assert made.run(5) == {"mock": 1}, "it holds a model"
+    made["mock"].hold = 0.0
+    assert made.run(2) == {"mock": 0}
 
 
 def test_the_linger_begins_when_the_last_model_has_gone() -> None:
