@@ -1,15 +1,18 @@
 """Answers the last value again, with models and series that want memory.
 
-``greedy-heavy-...`` hold 64 MB. ``greedy-vast`` wants more than any machine has, and so do ``greedy-shy`` when another
-model is loaded beside it, ``greedy-narrow`` when it is asked for more than three series at once, and a series ``huge``.
-A series ``odd`` is one that cannot be forecast, ``assert`` breaks a GPU, and ``slow`` takes four seconds.
+``greedy-heavy-...`` hold 64 MB, ``greedy-block`` as many as the file says that ``GREEDY_BLOCK`` names. ``greedy-vast``
+wants more than any machine has, and so do ``greedy-shy`` when another model is loaded beside it, ``greedy-narrow`` when
+it is asked for more than three series at once, and a series ``huge``. A series ``odd`` is one that cannot be forecast,
+``assert`` breaks a GPU, and ``slow`` takes four seconds.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ class Loaded:
     """A model and the memory that it holds."""
 
     name: str
-    block: NDArray[Any] | None
+    block: NDArray[Any]
 
 
 class Greedy:
@@ -53,11 +56,14 @@ class Greedy:
         if ref.name == "greedy-vast" or (ref.name == "greedy-shy" and self._held):
             np.empty(PETABYTE)
         self._held.add(ref.name)
-        return Loaded(ref.name, np.ones(HEAVY) if "heavy" in ref.name else None)
+        size = HEAVY if "heavy" in ref.name else 0
+        if ref.name == "greedy-block":
+            size = int(float(Path(os.environ["GREEDY_BLOCK"]).read_text()) * 1e6 / 8)
+        return Loaded(ref.name, np.ones(size))
 
     def unload(self, model: Loaded) -> None:
         self._held.discard(model.name)
-        model.block = None
+        model.block = np.ones(0)
 
     def forecast(self, model: Loaded, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         if model.name == "greedy-narrow" and len(items) > NARROW:
