@@ -255,9 +255,9 @@ class Hub:
 def _refuse_429(response: Any) -> None:
     """Raise for the status 429, at which the library itself waits in silence, for as long as the hub says."""
     if response.status_code == 429:
-        after = response.headers.get("retry-after", "")
-        seconds = float(after) if after.isdigit() else 0.0
-        raise _unavailable(429, seconds)
+        # The real hub says it as RateLimit: "api";r=0;t=55
+        said = response.headers.get("retry-after") or response.headers.get("ratelimit", "").rpartition("t=")[2]
+        raise _unavailable(429, float(said) if said.isdigit() else 0.0)
 
 
 def _was_reset(error: Exception) -> bool:
@@ -265,7 +265,8 @@ def _was_reset(error: Exception) -> bool:
 
 
 def _unavailable(status: int, retry_after: float | None = None) -> HubUnavailable:
-    hint = "Try again in a while; what was downloaded so far is kept."
+    when = f"in {retry_after:.0f} s" if retry_after else "in a while"
+    hint = f"Try again {when}; what was downloaded so far is kept."
     return HubUnavailable("The hub is overloaded or down.", detail=f"HTTP {status}", hint=hint, retry_after=retry_after)
 
 

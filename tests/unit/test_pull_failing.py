@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,7 +175,18 @@ def test_a_hub_that_stays_busy_is_not_waited_for_without_end(
     with pytest.raises(HubUnavailable) as caught:
         hub.download(listing, listing.files[0], lambda _: None)
     assert caught.value.detail == "HTTP 429"
+    assert ("in 3600 s" in caught.value.hint) is (after == "3600")
     assert sum(pauses) <= longest
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [({"retry-after": "7"}, 7), ({"ratelimit": '"api";r=0;t=55'}, 55), ({"retry-after": "Wed, 21 Oct"}, 0), ({}, 0)],
+)
+def test_how_long_a_busy_hub_is_so(headers: dict[str, str], seconds: float) -> None:
+    with pytest.raises(HubUnavailable) as caught:
+        module._refuse_429(SimpleNamespace(status_code=429, headers=headers))
+    assert caught.value.retry_after == seconds
 
 
 @pytest.mark.parametrize("part", ["api/models", "model.safetensors"])
