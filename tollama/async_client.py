@@ -116,8 +116,10 @@ class AsyncClient:
         token: str | None = None,
         endpoint: str | None = None,
         proxy: str | None = None,
+        license_sha256: str | None = None,
     ) -> AsyncIterator[Status]:
         flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
+        flags["license_sha256"] = license_sha256
         way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
         return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 

@@ -168,16 +168,19 @@ class Client:
         token: str | None = None,
         endpoint: str | None = None,
         proxy: str | None = None,
+        license_sha256: str | None = None,
     ) -> Iterator[Status]:
         """Pull a model; yields progress: ``status``, and of a file ``digest``, ``total`` and ``completed`` in bytes.
 
         ``name`` may be any repository of the hub, as ``hf:org/name``; it is called ``local_name`` then, else
         ``org--name``. ``offline`` is as the server is set unless it says otherwise; ``token`` (for gated repositories),
         ``endpoint`` and ``proxy`` are the hub's for this pull, the last two only from the server's own machine or with
-        an API key. The last status is ``success``. Raises :class:`LicenseNotAccepted`, whose ``detail`` has the text,
-        when the licence needs ``accept_license``.
+        an API key. The last status is ``success``. Raises :class:`LicenseNotAccepted`, whose ``detail`` has the text
+        and its ``text_sha256``, when the licence needs ``accept_license``; with ``license_sha256`` that text is
+        accepted and no other.
         """
         flags: dict[str, Any] = {"accept_license": accept_license, "offline": offline, "no_runtime": no_runtime}
+        flags["license_sha256"] = license_sha256
         way: dict[str, Any] = {"token": token, "endpoint": endpoint, "proxy": proxy}
         return self._stream(calls.pull(name, revision=revision, local_name=local_name, **flags, **way))
 

@@ -20,6 +20,7 @@ from tollama.contract import ForecastRequest, parse, quantile_key
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 """How tests run the command line: arguments, ``host`` and ``stdin``."""
 
+TEXT_SHA256 = "5" * 64
 DIGEST = "0123456789abcdef" * 4
 STAMP = "2024-01-01T00:00:00+00:00"
 DETAILS = {"family": "mock", "families": ["mock"], "format": "safetensors"}
@@ -180,7 +181,12 @@ class Fake:
         if self.licenses[name]["needs_acceptance"] and not body.get("accept_license"):
             raise errors.LicenseNotAccepted(
                 "The licence is not accepted.",
-                detail={"text": "The whole text.", "notice": self.licenses[name]["notice"], "url": ""},
+                detail={
+                    "text": "The whole text.",
+                    "text_sha256": TEXT_SHA256,
+                    "notice": self.licenses[name]["notice"],
+                    "url": "",
+                },
                 hint=f"tollama pull {name} --accept-license",
             )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.fake_server import DIGEST, Fake, Run
+from tests.cli.fake_server import DIGEST, TEXT_SHA256, Fake, Run
 from tollama.version import __version__
 
 PS = ["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]
@@ -201,6 +201,8 @@ def test_pull_asks_at_a_terminal(
     assert b"Not for commercial use." in shown
     assert b"The whole text." in shown
     assert ("gated" in fake.installed) is (code == 0)
+    accepted = [(pull["accept_license"], pull["license_sha256"]) for pull in fake.pulls if "accept_license" in pull]
+    assert accepted == ([(True, TEXT_SHA256)] if code == 0 else []), "the text that was shown, and no other"
 
 
 def test_pull_tells_speed_and_time_left_at_a_terminal(fake: Fake, environment: dict[str, str], tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def pull_model(client: Client, name: str, *, accept_license: bool = False, **opt
     except LicenseNotAccepted as error:
         if not _accepted(error):
             raise
-        _show(client.pull(name, accept_license=True, **options))
+        terms = error.detail if isinstance(error.detail, dict) else {}
+        _show(client.pull(name, accept_license=True, license_sha256=terms.get("text_sha256"), **options))
 
 
 def adopt_model(
