@@ -16,7 +16,7 @@ def test_every_section_has_code_and_a_test() -> None:
     assert [int(row.split()[1]) for row in SECTIONS] == list(range(17))
     for row in SECTIONS:
         _, _, status, code, tests, _ = row.split("|")
-        assert status.strip().startswith("done"), row
+        assert status.strip().startswith(("done", "open: ")), row
         assert re.findall(r"`[^`]+`", code), row
         assert all(one.startswith("tests/") for one in re.findall(r"`([^`]+)`", tests)), row
         assert tests.strip(), row
