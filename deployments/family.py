@@ -39,6 +39,8 @@ logger = logging.getLogger("ray.serve")
 
 HANG_GRACE_S = 5.0
 """Seconds past its deadline after which a call counts as hung and the replica ends itself."""
+LOAD_S = 30.0
+"""What a load may take, however little time those have who wait for it: the next one finds the model."""
 CHORE_S = 60.0
 """What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
 takes less than a second."""
@@ -323,6 +325,7 @@ class Family:
                 if gone.is_set() or time.time() > until:
                     raise DeadlineExceeded("The request's timeout ran out before its turn came.")
                 self._require_gpu()
+                until = max(until, time.time() + LOAD_S) if what[1] == LOADING else until
                 with self._box.computing(what[0], what[1:]):
                     try:
                         return self._limited(until, work, *args)

@@ -130,7 +130,7 @@ def test_a_load_that_hangs_is_told_each_in_time_however_many_ask(faulty: Server,
     (before,) = faulty.processes(FAULTY)
     faults(load_faulty_a="hang")
     with load(faulty, 3, model="faulty-a", timeout=2) as answers:
-        wait_for(lambda: before not in faulty.processes(FAULTY), 40, "the end of the hung process")
+        wait_for(lambda: before not in faulty.processes(FAULTY), 70, "the end of the hung process")
         faults(load_faulty_a=None)
     outcomes = codes(answers)
     assert outcomes.pop("504 DEADLINE_EXCEEDED") >= 3

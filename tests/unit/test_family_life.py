@@ -90,6 +90,7 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
 ) -> None:
     ends = ends_of(monkeypatch)
     monkeypatch.setattr(family_module, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(family_module, "LOAD_S", 0.0)
     gate = threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
