@@ -12,6 +12,7 @@ import pytest
 
 from deployments import family as family_module
 from deployments.family import Family
+from deployments.memory import HOST
 from deployments.messages import Progress, Refusal, Result, unpack
 from deployments.residency import Residency
 from deployments.slot import Slot
@@ -198,7 +199,9 @@ def test_a_replica_spares_the_memory_of_idle_models(monkeypatch: pytest.MonkeyPa
             await ask(family, model=model)
         times = {one["name"]: one["last_used"] for one in await family.ps()}
         assert times["a"] < times["b"] <= time.time()
-        assert 15 < await family.spare(10.0) < 60
+        for resident in family._residency.residents.values():
+            resident.took = {HOST: 20.0}  # what was measured depends on what this process had freed before
+        assert await family.spare(10.0) == 20.0
         assert (await held(family), adapter.loaded) == ({"b"}, {"b"})
 
     run(monkeypatch, check)
