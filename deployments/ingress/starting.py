@@ -21,8 +21,8 @@ LOOK_S = 1.0
 Signs for other ingress replicas are renewed as often (:mod:`deployments.ingress.turns`)."""
 RUNS_S = 3.0
 """A family that gave an answer less than this ago runs, and needs no look."""
-ANSWER_S = 2.0
-"""The controller's time to answer."""
+ANSWER_S = 0.2
+"""How long a look waits for the controller; what it says later is for the next one."""
 
 
 class Controller:
