@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,8 @@ from deployments.memory import HOST
 from deployments.messages import Call, Progress, Refusal, Result, pack, unpack
 from tollama.errors import DeadlineExceeded, QueueFull, RunnerFailed, RunnerUnavailable
 from tollama.families import FamilySpec
-from tollama.seam import Task
+from tollama.seam import SEAM_VERSION, Task
+from tollama.version import __version__
 
 RESULT = Result((pack([]),), 0, 0, 1, 1, "cpu", 1)
 SMALL = {"kind": HOST, "needed_mb": 100.0, "available_mb": 40.0, "limit_mb": 1000.0}
@@ -253,3 +255,14 @@ def test_a_replica_that_does_not_answer_does_not_hide_the_others(monkeypatch: py
     world.replicas = [SimpleNamespace(get_async=one) for one in (frozen, well, dead)]
     assert asyncio.run(world.client.asked("ps")) == (["well"], 1)
     assert asyncio.run(world.client.ask("ps")) == ["well"]
+
+
+@streamed
+@pytest.mark.parametrize("identity", [("0.0.1", SEAM_VERSION), (__version__, SEAM_VERSION + 1)])
+def test_an_answer_of_another_version_is_no_forecast(
+    monkeypatch: pytest.MonkeyPatch, identity: tuple[str, int], streamed: bool
+) -> None:
+    world = World(monkeypatch, lambda _: replace(RESULT, identity=identity))
+    (got,) = world.ask("m", streamed=streamed)
+    assert isinstance(got, RunnerUnavailable)
+    assert got.hint == "Restart the server."
