@@ -219,15 +219,15 @@ def _stop(child: subprocess.Popen[bytes], mark: str, asked: list[int]) -> None:
     if child.poll() is None:
         child.send_signal(signal.SIGINT)
         _until(lambda: child.poll() is not None or len(asked) > before, STOP_S)
-    _until(lambda: not _marked(mark) or len(asked) > before, 5.0)
-    _until(lambda: not _killed(mark), 5.0)
+    _until(lambda: not _left(child.pid, mark) or len(asked) > before, 5.0)
+    _until(lambda: not _killed(child.pid, mark), 5.0)
     if child.poll() is None:
         child.wait(5.0)
 
 
-def _killed(mark: str) -> list[int]:
+def _killed(session: int, mark: str) -> list[int]:
     """The processes that were still there to be killed: one that dies may have started another."""
-    found = _marked(mark)
+    found = _left(session, mark)
     for pid in found:
         with contextlib.suppress(OSError):
             # multiprocessing's own takes away the semaphores of those that are killed, and then ends by itself.
@@ -236,14 +236,16 @@ def _killed(mark: str) -> list[int]:
     return found
 
 
-def _marked(mark: str) -> list[int]:
-    """Processes that were started with our mark in their environment, ourselves excluded."""
+def _left(session: int, mark: str) -> list[int]:
+    """Living processes of the child's session, or started with our mark in their environment: Ray's agents write their
+    titles over the one, and what a stranger starts may leave the other."""
     sign = f"{MARK}={mark}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if sign in (entry / "environ").read_bytes().split(b"\0"):
+                environ = (entry / "environ").read_bytes()
+                if environ and (os.getsid(int(entry.name)) == session or sign in environ.split(b"\0")):
                     found.append(int(entry.name))
     return found
 

@@ -43,7 +43,7 @@ def failure(done: object) -> list[str]:
         ("config key add --name a/b", "A key's name has"),
         ("config key revoke nobody", "no such key"),
         ("runtime install nothing", "no such family"),
-        ("pull --from-dir nowhere mine", "nowhere"),
+        ("pull --from-dir nowhere mine", "There is no such folder"),
     ],
 )
 def test_a_command_that_cannot_go_on(arguments: str, said: str, tmp_path: Path, tollama: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import Inside
 from tests.contract.checks import lines, refused
+from tests.families.test_adapters import SUBJECTS
 from tests.hub import LoopbackHub
-from tests.serving import RUNTIMES, Server, request, series, wait_for
+from tests.serving import RUNTIMES, TOLLAMA, Server, request, series, wait_for
 from tollama.registry import find
 
 NAME = "chronos-bolt-tiny"
 GATED = "moirai-2.0-r-small"
+OTHER_GATED = "moirai-1.1-r-small"
 MOCK = "ServeReplica:tollama:mock"
 FILES: dict[str, bytes | Path] = {"config.json": b"{}", "model.safetensors": b"weights" * 5000}
 SECRET = "hf_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6"
@@ -96,6 +100,50 @@ def test_runner_protocol_failure_is_502(seed: Server) -> None:
     """What is no forecast (not finite) never passes for one."""
     refused(seed.forecast(options={"fail": "non_finite"}), 502, "RUNNER_FAILED")
     assert seed.forecast().status_code == 200
+
+
+def command(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line beside the server."""
+    return subprocess.run(
+        [str(TOLLAMA), *arguments], env=server.environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_cli_licence_acceptance_ux(seed: Server, hub: LoopbackHub) -> None:
+    """Refused with the way to go on, shown, accepted by the flag: then the model is there, and its receipt."""
+    source = find(OTHER_GATED).source
+    hub.add(str(source.repo_id), FILES, str(source.revision))
+    refused_ = command(seed, "pull", OTHER_GATED, "--no-runtime")
+    assert refused_.returncode == 1
+    assert refused_.stderr.splitlines()[-1] == f"Hint: tollama pull {OTHER_GATED} --accept-license"
+    assert find(OTHER_GATED).license.id in command(seed, "show", OTHER_GATED, "--license").stdout
+    assert OTHER_GATED not in command(seed, "list").stdout
+    assert command(seed, "pull", OTHER_GATED, "--no-runtime", "--accept-license").returncode == 0
+    assert OTHER_GATED in command(seed, "list").stdout
+    assert json.loads((seed.home / f"licenses/{OTHER_GATED}.json").read_text())["name"] == OTHER_GATED
+    assert command(seed, "rm", OTHER_GATED).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["timesfm-3.0", "moirai-2.0-r-small"])
+def test_timesfm_and_uni2ts_forecast_paths(
+    name: str, server: Server, hub: LoopbackHub, inside: Inside, tmp_path: Path
+) -> None:
+    """A small checkpoint of the real architecture, pulled and asked; its numbers have tests of their own."""
+    module, _, checkpoint = str(SUBJECTS[name].checkpoint).partition(":")
+    inside(find(name).family, (f"{module}:build", {"name": checkpoint, "folder": str(tmp_path / "made")}))
+    source = find(name).source
+    hub.add(str(source.repo_id), {path.name: path for path in (tmp_path / "made").iterdir()}, str(source.revision))
+    pulled = server.post("/v1/models/pull", {"name": name, "accept_license": True})
+    assert pulled.json() == {"status": "success"}, pulled.text
+    try:
+        answer = server.forecast(model=name, horizon=4, series=[series(n=96)], keep_alive=0)
+        assert answer.status_code == 200, answer.text
+        (forecast,) = answer.json()["forecasts"]
+        assert [len(values) for values in (forecast["mean"], *forecast["quantiles"].values())] == [4] * 4
+        assert forecast["start_timestamp"] == "2029-01-01T00:00:00"
+        assert answer.json()["usage"]["runner"] == find(name).family
+    finally:
+        assert server.http.delete(f"{server.door}/v1/models/{name}", timeout=60).status_code == 200
 
 
 def test_restart_backoff(seed: Server) -> None:
