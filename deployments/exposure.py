@@ -22,7 +22,7 @@ def exposed(door: str | None, settings: Settings) -> bool:
     """
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" and not settings.insecure:
         raise ConfigError(
-            "This Ray cluster asks for no token: whoever reaches one of its ports can run code.",
+            "This Ray cluster asks for no token, so whoever reaches one of its ports can run code.",
             hint="Start it with RAY_AUTH_MODE=token, or set TOLLAMA_INSECURE=1 where its ports are closed to others.",
         )
     _owners_only()
