@@ -126,7 +126,7 @@ def test_no_secret_comes_out(api: httpx.Client, server: Server) -> None:
         answers.append(api.post("/v1/forecast", json=request(), headers={"Authorization": f"Bearer {hidden}"}))
     statuses = {answer.status_code for answer in answers}
     assert statuses == {200, 400, 404, 502}
-    seen = [("an answer", answer.text) for answer in answers if answer.status_code != 404]
+    seen = [("an answer", answer.text) for answer in answers]
     for where, what in [*seen, *shown(server)]:
         for hidden in SECRETS:
             assert hidden not in what, where

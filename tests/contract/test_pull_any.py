@@ -85,9 +85,10 @@ def test_what_cannot_be_pulled(
     refused(pull(api, **body, stream=stream), 400, code)
 
 
-def test_another_architecture_is_named_with_those_served(api: httpx.Client, offered: LoopbackHub) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_another_architecture_is_named_with_those_served(api: httpx.Client, offered: LoopbackHub, stream: bool) -> None:
     offered.add(REPO, FILES | {"config.json": b'{"architectures": ["LlamaForCausalLM"]}'})
-    found = refused(pull(api), 400, "UNSUPPORTED_REPOSITORY")
+    found = refused(pull(api, stream=stream), 400, "UNSUPPORTED_REPOSITORY")
     assert "LlamaForCausalLM" in found["error"]
     assert found["detail"]["architecture"] == "LlamaForCausalLM"
     assert {"Chronos-Bolt", "FlowState", "Moirai"} <= set(found["detail"]["served"])
@@ -97,6 +98,7 @@ def test_a_licence_is_shown_accepted_and_asked_for_at_every_run(
     api: httpx.Client, offered: LoopbackHub, server: Server
 ) -> None:
     offered.add(REPO, FILES | {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n", "LICENSE": b"No trade."})
+    refused(pull(api, stream=True), 409, "LICENSE_NOT_ACCEPTED")
     found = refused(pull(api), 409, "LICENSE_NOT_ACCEPTED")
     assert found["detail"]["text"] == "No trade."
     assert found["detail"]["license"] == "CC-BY-NC-4.0"
