@@ -43,6 +43,7 @@ def test_sections_of_a_server(fake: Fake, tollama: Run) -> None:
         "3 requests, 2 of them handed over",
         "crash 4",
         "crash at 2026-01-02T00:00:00+00:00 while it computed for mock",
+        "RUNNER_FAILED at 2026-01-02T00:00:00+00:00",
         "is not installed. Repair: tollama runtime install torch",
         "its process failed to start several times",
     ):

@@ -136,6 +136,8 @@ def _family(family: dict[str, Any]) -> list[tuple[str, str]]:
     if death := family["last_death"]:
         during = f" while it computed for {death['model']}" if death["model"] else ""
         rows.append(("last death", f"{death['reason']} at {death['at']}{during}"))
+    if failure := family["last_error"]:
+        rows.append(("last failure", f"{failure['code']} at {failure['at']}"))
     if family["unavailable"]:
         rows.append(("unavailable", family["unavailable"]))
     return rows
