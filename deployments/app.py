@@ -15,6 +15,7 @@ from ray.serve import Application
 
 from deployments.blackbox import BLACK_BOXES
 from deployments.code import linked_code
+from deployments.door import DRAIN
 from deployments.exposure import exposed
 from deployments.family import Family, FamilyConfig
 from deployments.ingress import metrics
@@ -130,6 +131,7 @@ def build(args: GraphArgs) -> Application:
     replicas = {name: family.max_replicas for name, family in enabled.items()}
     open_to_others = exposed(door[0] if door else None, settings)
     config = IngressConfig(str(settings.home), door, gpus, replicas, open_to_others)
+    (Home(settings.home).run / DRAIN).unlink(missing_ok=True)  # the sign of a server that ran here before
     metrics.prepare(Home(settings.home).run / metrics.FOLDER)
     ingress = serve.deployment(
         name="ingress",

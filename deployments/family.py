@@ -391,7 +391,7 @@ class Family:
 
     async def _tick(self) -> None:
         await asyncio.sleep(TICK_S)
-        while self._residency.residents:
+        while self._calls or self._residency.residents:  # a call that waits for room holds none yet
             try:
                 self._residency.expire()
             except Exception:  # without traffic, nobody would start another ticker

@@ -55,6 +55,6 @@ def in_sight(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     context = ray.get_runtime_context()
     link = Path(context.get_temp_dir(), context.get_session_name(), "logs", LINK)
-    with suppress(FileExistsError):  # made for a graph that was built before
+    with suppress(OSError):  # made for a graph that was built before; or a cluster of others, whose logs stay theirs
         link.symlink_to(folder)
     return str(link if os.path.realpath(link) == os.path.realpath(folder) else folder)

@@ -61,7 +61,8 @@ class Call(Generic[T]):
 
     def answer(self, response: httpx.Response) -> T:
         """What the caller gets of a whole answer; raises the error that it holds."""
-        if response.status_code != self.also or _record(_json(response.content)) is not None:
+        failed = response.status_code >= 400
+        if failed and (response.status_code != self.also or _record(_json(response.content)) is not None):
             raise_for(response)
         value = response.text if self.plain else _json(response.content)
         if value is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 MASK = "[redacted]"
 
-_PART = r"token(?!iz)|secret|passw|passphrase|credential|authoriz|cookie|apikey|accesskey|privatekey|signature"
+_PART = r"token(?!iz)|secret|passw|passphrase|credential|(?<!un)authoriz|cookie|apikey|accesskey|privatekey|signature"
 _WORD = r"key|keys|pass|pwd|auth|bearer|sig"
 _SECRET = re.compile(rf"{_PART}|(?:^|[^a-z])(?:{_WORD})(?:[^a-z]|$)|keys?$")
 _TELLS_WHERE = re.compile(r"(?:path|file|mode)$")
@@ -24,7 +24,7 @@ _USERINFO = re.compile(r"(?<=://)(?:[^\s/?#@:]{0,512}:(?!\d+(?:/|$))\S{0,1024}@|
 _LOOSE_USERINFO = re.compile(r"(?<![\w/])[^\s:/@\"'=]{1,256}:[^\s/@]{1,256}@(?=[\w\[.-])")
 _KNOWN = re.compile(
     r"tlm_[\w-]{16,}|hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|(?:ghp|gho|ghs|ghu)_\w{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-    r"|xox[a-z]-[\w-]{10,}|sk-[\w-]{16,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|xox[a-z]-[\w-]{10,}|(?<![A-Za-z0-9])sk-[\w-]{16,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
 )
 _BEARER = re.compile(r"(?i)\b(bearer\s++)[^\s\"']+")

@@ -58,7 +58,7 @@ class Settings(BaseModel):
     max_body_mb: float = Field(128.0, gt=0, description="Largest decoded request body in MB (10^6 bytes).")
     max_queue: int = Field(512, ge=1, description="Waiting requests per family; more are answered 503.")
     restart_max: int = Field(5, ge=1, description="Times a model may end its process before it is held back.")
-    restart_backoff: float = Field(1.0, gt=0, description="First such pause in seconds; doubles up to 60.")
+    restart_backoff: float = Field(1.0, gt=0, description="Pause after that, or after a start that failed; up to 60 s.")
     hf_endpoint: str = Field("https://huggingface.co", description="The hub that models are pulled from.")
     hf_token: str | None = Field(None, description="Token for gated repositories; sent to hf_endpoint only.")
     offline: bool = Field(False, description="Never ask the hub.")

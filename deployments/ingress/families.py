@@ -173,21 +173,23 @@ class FamilyClient:
             self.in_flight -= len(call.parts)
         self._starting.answered()
         message: Result = opened(blob, self.spec.name, alone=True)
+        self._cramped = None
         self._metrics.answered(call, message)
         return message
 
     async def stream(self, call: Call) -> AsyncGenerator[Progress | Result]:
         """The family's progress as it happens, and last its answer."""
         with self._in_queue(call.model):
-            came = time.time()
-            attempt = 0
+            came, attempt, last = time.time(), 0, None
             while True:
                 self._supervision.check(call.model)
                 sent, call = time.time(), replace(call, id=secrets.token_hex(8))
                 try:
                     async with aclosing(self._lines(call, came)) as messages:
                         async for message in messages:
-                            yield message
+                            if message != last:  # another try says the same again
+                                yield message
+                            last = message
                     return
                 except (Died, NotTried) as failure:
                     again = asyncio.ensure_future(self._require_untried(call, sent, failure, attempt))
@@ -225,6 +227,7 @@ class FamilyClient:
                 if isinstance(message, Progress) and message.status == "accepted":
                     continue
                 if isinstance(message, Result):
+                    self._cramped = None
                     self._metrics.answered(call, message)
                     if message.started > came:
                         self._cold_start()

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 
 from deployments.ingress.outcomes import Gone
 from tollama.contract import faults
-from tollama.errors import Internal, InvalidRequest, MethodNotAllowed, NotFound, QueueFull, TollamaError
+from tollama.errors import (
+    Internal,
+    InvalidRequest,
+    LicenseNotAccepted,
+    MethodNotAllowed,
+    NotFound,
+    QueueFull,
+    TollamaError,
+)
 from tollama.redaction import redacted
 
 logger = logging.getLogger("ray.serve")
@@ -35,7 +43,15 @@ def body(error: TollamaError, request: Request) -> dict[str, Any]:
         logger.warning("%s answered %s: %s", request.url.path[:100], error.code, error)
     if isinstance(error, Internal) and error.detail is None:
         error.detail = {"request_id": request_id(request)}
-    shown: dict[str, Any] = redacted(error.record.body())
+    return masked(error.record.body())
+
+
+def masked(body: dict[str, Any]) -> dict[str, Any]:
+    """An error's JSON, secrets masked; the text of a licence is public, and is accepted word for word."""
+    shown: dict[str, Any] = redacted(body)
+    terms = body.get("detail")
+    if body.get("code") == LicenseNotAccepted.code and isinstance(terms, dict) and "text" in terms:
+        shown["detail"]["text"] = terms["text"]
     return shown
 
 

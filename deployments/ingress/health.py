@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from deployments.door import DRAIN
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
-from deployments.ingress.holdings import Reports
+from deployments.ingress.holdings import PATIENCE_S, Reports
 from tollama.answers import Checks, Health, Readiness
 from tollama.store import Home
 
@@ -45,7 +45,7 @@ def routes(desk: Desk) -> APIRouter:
         response.status_code = 200 if well else 503
         answer = Readiness(status="ready" if well else "unwell")
         if desk.keys.admit(request.scope["headers"]):
-            held = await desk.holdings.now()
+            held = await desk.holdings.now(PATIENCE_S)
             families = {name: _family(desk, client, held.get(name)) for name, client in desk.families.items()}
             answer.checks = Checks(ingress=ingress, store=store, disk=disk, families=families)
         return answer

@@ -14,6 +14,8 @@ logger = logging.getLogger("ray.serve")
 
 WAIT_S = 0.1
 """How long a page waits for replicas that do not answer; what comes later is for the next one."""
+PATIENCE_S = 1.0
+"""How long who has to know it waits for a replica that was not late before."""
 KNOWN_S = 10.0
 """Seconds for which what a replica last said stands in for an answer that does not come."""
 

@@ -30,7 +30,6 @@ from tollama.errors import (
 from tollama.network import on_loopback
 from tollama.protocols.ollama import Status
 from tollama.pull_child import pull_in_child
-from tollama.redaction import redacted
 from tollama.registry import Entry, canonical_name
 from tollama.wanted import PullRequest, target
 
@@ -137,6 +136,7 @@ async def pulled(desk: Desk, request: Request, *, stream: bool) -> Response:
     except StopAsyncIteration:
         first = {"status": "success"}
     if "code" in first:
+        await statuses.aclose()
         raise _error(first)
     if stream if asked.stream is None else asked.stream:
         return StreamingResponse(_lines(first, statuses, request), media_type="application/x-ndjson")
@@ -173,7 +173,7 @@ async def _said(
     try:
         async with aclosing(statuses):
             async for line in statuses:
-                status: dict[str, Any] = redacted(line)
+                status = faults.masked(line)
                 if status.get("status") == "success":
                     outcome = "success"
                     request.state.model = name  # a name of the client's own is one of a model from here on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from socket import gethostname
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -65,4 +66,5 @@ def _own(origin: bytes, host: bytes, site: bytes) -> bool:
 def _of_this_machine(host: bytes) -> bool:
     name = host.decode("latin-1").lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].removesuffix(".")
-    return on_loopback(name) or name.endswith(".localhost")
+    # The last ones are given to no public name: containers call their host so, and networks their machines.
+    return on_loopback(name) or name == gethostname().lower() or name.endswith((".localhost", ".internal", ".local"))

@@ -27,8 +27,8 @@ class Relief:
         """Have others give back what ``family`` lacks: idle models, and processes that hold none.
 
         ``detail`` are the numbers of the refusal (:class:`deployments.memory.Shortage`). False when there is nothing to
-        hope for: the load is larger than all that may be used, what it lacks is more than all others hold, or is none
-        of the main memory.
+        hope for: the load is larger than all that may be used, what it lacks is more than all others hold, is none of
+        the main memory, or nobody could give any and nobody is at work.
         """
         if not isinstance(detail, dict) or detail.get("kind") != HOST or detail["needed_mb"] > detail["limit_mb"]:
             return False
@@ -54,4 +54,5 @@ class Relief:
             asked[name] = asked.get(name, 0.0) + size
             found += size
         await asyncio.gather(*(self._families[name].ask("spare", size) for name, size in asked.items()))
-        return True
+        busy = any(model["in_use"] or model["state"] != "loaded" for _, told in reports for model in told["models"])
+        return bool(asked) or busy

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from deployments.ingress import body, docs, faults
 from deployments.ingress.desk import Desk
+from deployments.ingress.holdings import PATIENCE_S
 from deployments.messages import Call, pack
 from tollama import forecasting
 from tollama.capabilities import Capabilities
@@ -24,8 +25,6 @@ from tollama.protocols.ollama import GenerateRequest
 from tollama.registry import canonical_name
 from tollama.seam import Task
 
-PATIENCE_S = 1.0
-"""How long who asks what is in memory waits for a replica that was not late before."""
 NOTHING = Task(1, (), {})
 """What a load asks of the model: it is never computed, since there is no series."""
 

@@ -31,24 +31,25 @@ class Controller:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
-        self._looked = -math.inf
+        self._looked = self._seen_at = -math.inf
         self._looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]] | None = None
         self._found: Mapping[str, DeploymentStatusOverview] = {}
 
     async def look(self) -> Mapping[str, DeploymentStatusOverview]:
-        """Every deployment as it was within the last ``LOOK_S``; older, or none, while the controller is away."""
+        """Every deployment as it was within the last ``LOOK_S``; a little older, or none, while the controller is
+        away."""
         if self._looking is None and time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
             self._looking = asyncio.get_running_loop().run_in_executor(self._thread, _deployments)
             self._looking.add_done_callback(self._seen)
         if self._looking is not None:
             await asyncio.wait({self._looking}, timeout=ANSWER_S)
-        return self._found
+        return self._found if time.monotonic() - self._seen_at < RUNS_S else {}
 
     def _seen(self, looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]]) -> None:
         self._looking = None
         if not looking.cancelled() and looking.exception() is None:
-            self._found = looking.result()
+            self._found, self._seen_at = looking.result(), time.monotonic()
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -78,13 +79,14 @@ class Starting:
         self._answered = time.monotonic()
         self.failure = None
         self._failures = 0
+        self._paused = -math.inf
         self._turns.forget(self._family)
 
     async def look(self) -> str | None:
         """Why the family fails to start, or None while it does not."""
         if time.monotonic() - self._answered >= RUNS_S and (found := await self._controller.look()):
-            before, self.failure = self.failure, _failed_start(found.get(self._family))
-            if self.failure is not None and before is None:
+            self.failure = _failed_start(found.get(self._family))
+            if self.failure is not None and not self.pause:
                 # The exponent is bounded: a float overflows at 1024.
                 self._paused = time.monotonic() + min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(self._failures, 30))
                 self._failures += 1

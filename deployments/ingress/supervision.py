@@ -86,8 +86,8 @@ class Supervision:
 
     async def inquest(self, family: str, model: str, call: str, since: float) -> Death | None:
         """The death that the call of this id, sent at ``since`` (epoch seconds), died of; None when it was not being
-        computed. To be asked when the call's process is known to have died. Raises LookupError when no death of the
-        family is on record."""
+        computed. To be asked when the call's process is known to have died. Raises LookupError when that is on no
+        record: no death of the family is, or only of processes that computed nothing."""
         end = time.monotonic() + INQUEST_S
         while True:
             self.look()
@@ -95,9 +95,9 @@ class Supervision:
             for death in possible:
                 if death.of(model, call):
                     return death
-            if possible:
+            if any(death.model is not None for death in possible):
                 return None
-            if time.monotonic() > end:
+            if possible or time.monotonic() > end:
                 raise LookupError
             await asyncio.sleep(0.02)
 

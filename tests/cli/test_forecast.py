@@ -158,7 +158,7 @@ def test_warnings_go_to_stderr(fake: Fake, tollama: Run) -> None:
         (["naive", "-n", "1"], b"", 1, "Error: The input cannot be read as CSV"),
         (["naive", "-n", "1"], b"{", 1, "Error: The input cannot be read as JSON"),
         (["naive", "-n", "1"], b"a,b\n1,2\n", 1, "Hint: Name it with --time-column"),
-        (["naive", "-n", "1", "nowhere.csv"], b"", 1, "Error: nowhere.csv: No such file or directory."),
+        (["naive", "-n", "1", "nowhere.csv"], b"", 1, "Error: No such file or directory: nowhere.csv"),
         (["nothing", "-n", "1"], b"ds,y\n2024-01-01,1\n", 1, "Hint: Did you mean small?"),
     ],
 )

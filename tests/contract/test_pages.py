@@ -4,6 +4,7 @@ by both ways in; and a server on loopback answers to the names of its machine on
 from __future__ import annotations
 
 import json
+from socket import gethostname
 
 import httpx
 import pytest
@@ -73,7 +74,7 @@ def test_a_name_that_was_made_to_lead_here_is_refused(api: httpx.Client, host: s
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.8.8.8:80", "[::1]:11435", "[::1]", "app.localhost:3000",
-             "localhost."],
+             "localhost.", "host.docker.internal:11435", "box.local", gethostname()],
 )  # fmt: skip
 def test_names_of_this_machine(api: httpx.Client, host: str) -> None:
     assert api.get("/api/tags", headers={"Host": host}).status_code == 200

@@ -9,6 +9,8 @@ import pytest
 
 from deployments import app
 from deployments.app import FamilyArgs, GraphArgs, build
+from deployments.door import DRAIN
+from tollama.store import Home
 
 
 @pytest.fixture
@@ -16,6 +18,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, on a machine with one GPU that nobody else reaches."""
     monkeypatch.setattr(app, "_gpus", lambda: 1)
     monkeypatch.setattr(app, "exposed", lambda door, settings: False)
+    monkeypatch.setattr(app, "in_sight", str)
     monkeypatch.setenv("TOLLAMA_HOME", str(tmp_path))
     monkeypatch.delenv("TOLLAMA_FAMILY_LINGER", raising=False)
     return tmp_path
@@ -51,3 +54,11 @@ def test_a_familys_replicas_are_told_its_device_type_and_threads(home: Path, dty
     placement = told.init_args[0].placement
     assert (placement.device, placement.dtype, placement.threads) == ("cpu", dtype, 3)
     assert told.ray_actor_options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
+
+
+def test_the_sign_of_a_server_that_ended_before_is_taken_away(home: Path) -> None:
+    sign = Home(home).run / DRAIN
+    sign.parent.mkdir(parents=True)
+    sign.touch()
+    families()
+    assert not sign.exists(), "the ingress would close its door"

@@ -38,15 +38,17 @@ Outcome = Callable[[Call], Result | Refusal]
 class Response:
     """What a handle gives: to be awaited, or iterated over."""
 
-    def __init__(self, outcome: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, outcome: Callable[[], Awaitable[Any]], said: list[Progress]) -> None:
         self.outcome = outcome
+        self.said = said
         self.cancelled = False
 
     def __await__(self) -> Any:
         return self.outcome().__await__()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield pack(Progress("accepted"))
+        for line in (Progress("accepted"), *self.said):
+            yield pack(line)
         yield await self.outcome()
 
     def cancel(self) -> None:
@@ -63,6 +65,7 @@ class World:
         self.does = list(does)
         self.deaths: list[Death] = []
         self.sent: list[Call] = []
+        self.said: list[Progress] = []
         self.pause = 0.0
         self.relief = SimpleNamespace(make_room=self.make_room)
         self.room = True
@@ -99,7 +102,7 @@ class World:
             self.sent.append(call)
             return pack((self.does.pop(0) if len(self.does) > 1 else self.does[0])(call))
 
-        return Response(outcome)
+        return Response(outcome, self.said)
 
     def broadcast(self, method: str) -> Any:
         async def fetch() -> list[Any]:
@@ -121,12 +124,22 @@ class World:
             return [message async for message in self.client.stream(call)][-1]
 
         async def main() -> list[Any]:
-            deadline = time.time() + timeout
-            calls = [Call(m, "d", b"", (pack([]),), 1, Task(1, (), {}), 0, deadline, "id") for m in models]
+            calls = [self.call(model, timeout) for model in models]
             return await asyncio.gather(
                 *(lines(call) if streamed else self.client.forecast(call, present) for call in calls),
                 return_exceptions=True,
             )
+
+        return asyncio.run(main())
+
+    def call(self, model: str, timeout: float = 30.0) -> Call:
+        return Call(model, "d", b"", (pack([]),), 1, Task(1, (), {}), 0, time.time() + timeout, "id")
+
+    def lines(self, model: str) -> list[Any]:
+        """All that a streamed request is told."""
+
+        async def main() -> list[Any]:
+            return [message async for message in self.client.stream(self.call(model))]
 
         return asyncio.run(main())
 
@@ -204,6 +217,13 @@ def test_others_are_asked_for_room(monkeypatch: pytest.MonkeyPatch, streamed: bo
     world = World(monkeypatch, lambda _: NO_ROOM, answer)
     assert world.ask("m", streamed=streamed)[0].parts == RESULT.parts
     assert world.asked_for_room == [SMALL]
+
+
+def test_a_stream_says_no_more_than_once_that_it_is_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, lambda _: NO_ROOM, lambda _: NO_ROOM, answer)
+    world.said = [Progress("loading model")]
+    said = world.lines("m")
+    assert [one.status for one in said if isinstance(one, Progress)] == ["loading model"]
 
 
 @streamed

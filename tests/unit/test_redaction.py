@@ -20,7 +20,7 @@ NAMES = [
 ]  # fmt: skip
 HARMLESS = [
     "host", "port", "home", "keep_alive", "keep_runtimes", "max_queue", "hf_endpoint", "RAY_AUTH_TOKEN_PATH",
-    "RAY_AUTH_MODE", "key_file", "author", "tokenizer", "device", "monitor", "compass", "PATH",
+    "RAY_AUTH_MODE", "key_file", "author", "tokenizer", "device", "monitor", "compass", "PATH", "HUB_UNAUTHORIZED",
 ]  # fmt: skip
 
 LETTERS = st.characters(min_codepoint=33, max_codepoint=126)
@@ -131,6 +131,12 @@ def test_what_is_around_a_secret_stays() -> None:
     assert text('{"token": "abc", "page": 2}') == f'{{"token": "{MASK}", "page": 2}}'
     assert text("Authorization: Bearer abc") == f"Authorization: {MASK}"
     assert text("user:word@proxy.example:3128") == f"{MASK}@proxy.example:3128"
+
+
+@pytest.mark.parametrize("plain", ["disk-usage-forecaster-of-mine", "/srv/task-forecasting-experiments/models"])
+def test_words_that_look_like_a_key_in_their_middle_stay(plain: str) -> None:
+    assert text(plain) == plain
+    assert MASK in text("sk-abcdefghijklmnopqrst")
 
 
 def test_other_types_become_text_and_sequences_lists() -> None:

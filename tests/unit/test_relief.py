@@ -65,3 +65,10 @@ def test_there_may_be_nothing_to_hope_for(detail: Any) -> None:
     idle = Family(model(900, 0))
     assert not make_room(detail, wants=Family(), idle=idle)
     assert idle.spared == []
+
+
+def test_who_could_give_nothing_is_not_asked_again() -> None:
+    """A process that holds a little, and one whose models are in a GPU's memory, can be large."""
+    small, gpu = Family(model(1, 0)), Family(model(900, 0, vram_mb=900.0))
+    assert not make_room(lacking(150), wants=Family(), small=small, gpu=gpu)
+    assert (small.spared, gpu.spared) == ([], [])

@@ -52,7 +52,13 @@ def test_a_family_that_fails_to_start_is_left_alone_twice_as_long_each_time(monk
             clock.now += pause
             assert one.pause == 0
             found["f"] = IDLE
+        found["f"] = FAILED
+        for pause in (60.0, 60.0):
+            clock.now += 61
+            await one.look()
+            assert one.pause == pause, "it stays so while Serve says so"
         one.answered()
+        assert one.pause == 0
         clock.now += starting.RUNS_S
         found["f"] = FAILED
         await one.look()

@@ -117,6 +117,9 @@ def test_an_inquest_tells_the_computed_call_from_one_that_waited(world: World) -
         assert await world.supervision.inquest("f", "m", "waited", sent) is None
         with pytest.raises(LookupError):
             await world.supervision.inquest("other", "m", "computed", sent)
+        world.die(model=None)
+        with pytest.raises(LookupError):
+            await world.supervision.inquest("f", "m", "waited", time.time() - 0.001)
         world.die(calls=[LOADING])
         assert await world.supervision.inquest("f", "m", "waited", sent) is not None
         assert await world.supervision.inquest("f", "sibling", "waited", sent) is None

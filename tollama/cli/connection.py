@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -28,7 +29,8 @@ def connect(host: str | None) -> Client:
     if not sendable(os.environ.get("TOLLAMA_API_KEY", "")):
         raise ConfigError("TOLLAMA_API_KEY holds what no key does.", hint="A key has printable ASCII characters only.")
     given = host or os.environ.get("TOLLAMA_HOST") or ""
-    if "/" not in given:  # neither a URL nor a path before the API's
+    parts = urlsplit(given)
+    if "/" not in given or (parts.scheme == "http" and parts.path in ("", "/")):  # no path before the API's
         settings = load(host=host)
         given = address(settings.host, settings.port)
     try:

@@ -62,7 +62,7 @@ def advice(error: Exception) -> tuple[str, str]:
         if isinstance(error.detail, list) and len(error.detail) > 1:
             sentence += f" ({len(error.detail)} faults in all)"
     elif isinstance(error, OSError) and error.filename is not None:
-        sentence, hint = f"{error.filename}: {error.strerror}.", "Check the path and its permissions."
+        sentence, hint = f"{error.strerror}: {error.filename}", "Check the path and its permissions."
     elif isinstance(error, ImportError):
         sentence, hint = f"This installation is incomplete: {error}.", "Install tollama again."
     else:

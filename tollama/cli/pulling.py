@@ -68,8 +68,8 @@ def _accepted(error: LicenseNotAccepted) -> bool:
     terms = error.detail if isinstance(error.detail, dict) else {}
     output.note(str(error))
     for part in dict.fromkeys((terms.get("notice"), terms.get("text"), terms.get("url"))):
-        if part:
-            output.note(f"\n{part}")
+        if part:  # word for word: it is what is accepted
+            print(f"\n{part}", file=sys.stderr, flush=True)
     return typer.confirm("\nDo you accept it?", err=True)
 
 
