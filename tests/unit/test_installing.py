@@ -233,11 +233,11 @@ def test_closing_ends_the_build_and_tells_who_waits() -> None:
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_the_desk_has_a_runtime_built_only_where_the_setting_says_so(on: bool) -> None:
+def test_the_desk_has_a_runtime_built_only_where_the_setting_says_so(on: bool, tmp_path: Path) -> None:
     async def check(world: World) -> None:
         spec = replace(SPEC, adapters={"known": "module:Class"})
         unused = MagicMock()
-        turns = Turns(Gpus(), Path("none"))
+        turns = Turns(Gpus(), tmp_path)
         client = FamilyClient(spec, unused, world, unused, 1, turns, unused, unused, unused)  # type: ignore[arg-type]
         desk = Desk(
             Settings(), unused, world, {"tiny": client}, unused, unused, unused, unused,  # type: ignore[arg-type]
