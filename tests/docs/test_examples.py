@@ -29,7 +29,7 @@ BLOCKS = [
     for page in PAGES
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 ]
-ELSEWHERE = ("make ", "kubectl ", "nft ", "jq ", "tollama serve")
+ELSEWHERE = ("make ", "kubectl ", "nft ", "jq ", "tollama serve", "export ", "tollama pull chronos-bolt-small --host ")
 """What a line of a ``console`` block begins with: it wants a checkout of its own, a cluster, root, a program that is
 not ours, or a terminal."""
 SESSION = ("quickstart.md", "operations.md")

@@ -18,6 +18,15 @@ Host = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _portless(given: str) -> bool:
+    """Whether a URL leaves the port to the settings, and has no path before the API's."""
+    try:
+        parts = urlsplit(given)
+        return parts.scheme == "http" and parts.port is None and parts.path in ("", "/")
+    except ValueError:
+        return False
+
+
 def connect(host: str | None) -> Client:
     """A client of the server that ``--host``, the environment or the config file names."""
     from tollama.client import Client
@@ -29,8 +38,7 @@ def connect(host: str | None) -> Client:
     if not sendable(os.environ.get("TOLLAMA_API_KEY", "")):
         raise ConfigError("TOLLAMA_API_KEY holds what no key does.", hint="A key has printable ASCII characters only.")
     given = host or os.environ.get("TOLLAMA_HOST") or ""
-    parts = urlsplit(given)
-    if "/" not in given or (parts.scheme == "http" and parts.path in ("", "/")):  # no path before the API's
+    if "/" not in given or _portless(given):
         settings = load(host=host)
         given = address(settings.host, settings.port)
     try:
