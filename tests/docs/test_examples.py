@@ -29,9 +29,12 @@ BLOCKS = [
     for page in PAGES
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 ]
-ELSEWHERE = ("make ", "kubectl ", "nft ", "jq ", "tollama serve", "export ", "tollama pull chronos-bolt-small --host ")
+ELSEWHERE = (
+    *("make ", "kubectl ", "nft ", "jq ", "tollama serve", "export "),
+    *("tollama pull chronos-bolt-small --host ", "tollama pull chronos-2 --"),
+)
 """What a line of a ``console`` block begins with: it wants a checkout of its own, a cluster, root, a program that is
-not ours, or a terminal."""
+not ours, a terminal, or a hub."""
 SESSION = ("quickstart.md", "operations.md")
 OWN = ("pulling.md", "security.md", "settings.md")
 """Pages whose commands change a home."""
