@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -33,6 +34,13 @@ def quantile(times: Sequence[float], level: float) -> float:
     return ordered[min(len(ordered) - 1, int(level * len(ordered)))]
 
 
+def pace() -> float:
+    """Seconds that a fresh interpreter takes to import Ray Serve: what else of the machine to hold a figure against."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import ray.serve"], check=True)
+    return time.perf_counter() - start
+
+
 class Report:
     """The tables of one run. ``code`` is the exit status: 1 when a target was missed.
 
@@ -53,7 +61,7 @@ class Report:
             f"`python {' '.join(['-m', f'benchmarks.{name}', *sys.argv[1:]])}`",
             "",
             f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, tollama {__version__}, Python {platform.python_version()}, "
-            f"{os.cpu_count()} cores, load before the run {load}.",
+            f"{os.cpu_count()} cores, load before the run {load}; importing Ray Serve takes {pace():.1f} s.",
         ]
         print("\n".join(self._lines), flush=True)
         self.table(columns)

@@ -20,6 +20,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._lost: Exception | None = None
         self._need = self._body = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,7 +46,8 @@ class Connection(asyncio.Protocol):
             self._settle((status, body))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._settle(error or ConnectionError("the server closed the connection"))
+        self._lost = error or ConnectionError("the server closed the connection")
+        self._settle(self._lost)
 
     def _settle(self, result: tuple[int, bytes] | Exception) -> None:
         if self._answer is None or self._answer.done():
@@ -56,8 +58,10 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(result)
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to a request's bytes."""
+        """Status and body of the answer to a request's bytes. Raises OSError when the connection is lost, or was."""
         assert self._transport is not None
+        if self._lost is not None:
+            raise self._lost
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer

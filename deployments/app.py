@@ -46,6 +46,8 @@ SCALING: dict[str, Any] = {
     "downscale_delay_s": 0.0,
     "downscale_to_zero_delay_s": 0.0,
 }
+INGRESS_CHECK_S = 0.25
+"""How often Serve looks whether an ingress replica lives: while there is none, nobody is answered."""
 LIFE: dict[str, Any] = {
     "health_check_period_s": 1.0,
     "health_check_timeout_s": 10.0,
@@ -139,7 +141,7 @@ def build(args: GraphArgs) -> Application:
         max_ongoing_requests=MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
         logging_config=_logging(settings),
-        **LIFE,
+        **LIFE | {"health_check_period_s": INGRESS_CHECK_S},
     )(Ingress)
     return ingress.bind(config, handles)
 

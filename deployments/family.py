@@ -12,18 +12,16 @@ import logging
 import os
 import platform
 import signal
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from contextvars import Context, copy_context
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from deployments import logs
 from deployments.blackbox import LOADING, BlackBox
-from deployments.failures import CUDA, HEALTH, OOM, Refused, cause_of
+from deployments.failures import CUDA, OOM, Refused, cause_of
 from deployments.loading import loaded, unloaded
 from deployments.logs import REQUEST
 from deployments.memory import DEVICE, HOST, Memory, Room, peak_mb, resident_mb
@@ -31,25 +29,17 @@ from deployments.messages import HELD, Call, Progress, Refusal, Result, pack, un
 from deployments.residency import Residency, Resident
 from deployments.slot import Slot
 from deployments.work import Answer, Fault, Work, attempted
-from tollama.errors import DeadlineExceeded, RunnerFailed, RunnerUnavailable, TollamaError
+from deployments.worker import Worker
+from tollama.errors import RunnerFailed, RunnerUnavailable, TollamaError
 from tollama.seam import SEAM_VERSION, Adapter, Hello, Item, ModelRef, Placement
 from tollama.version import __version__
 
 logger = logging.getLogger("ray.serve")
 
-HANG_GRACE_S = 5.0
-"""Seconds past its deadline after which a call counts as hung and the replica ends itself."""
-LOAD_S = 30.0
-"""What a load may take, however little time those have who wait for it: the next one finds the model."""
-CHORE_S = 60.0
-"""What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
-takes less than a second."""
 SENT_S = 0.2
 """How long the answer of a call that found the GPU in a bad state has to leave the process before it ends itself."""
 TICK_S = 0.25
 """How often expiry is looked at while models are held."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +68,18 @@ class Family:
         self.config = config
         logs.install()
         self._adapters: dict[str, Adapter] = {}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="inference")
         placement = self._placement()
-        self._slot = Slot(config.slot) if config.slot and placement.device == "cpu" else nullcontext()
         self._box = BlackBox(config.black_boxes, config.name)
+        slot = Slot(config.slot) if config.slot and placement.device == "cpu" else nullcontext()
+        self._worker = Worker(config.name, slot, self._box)
         share = min(config.gpu_share, 1.0) if placement.device == "cuda" else 0.0
         self._memory = Memory(config.max_memory_fraction, share, placement.dtype)
         self._residency = Residency(
             self._load, self._unload, time.time, config.max_models, self._memory.need, self._room
         )
-        self._sick = self._wanted_elsewhere = False
+        self._wanted_elsewhere = False
         self._started = self._touched = time.time()
         self._calls = 0
-        self._busy_until: float | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     # The verbs that the ingress calls.
@@ -185,11 +174,10 @@ class Family:
     async def check_health(self) -> None:
         """The ping: raises when an adapter finds that something is wrong, so that Serve replaces this replica. One
         whose GPU went bad, or whose current work has outlived its limit, ends itself: nothing could be waited for."""
-        if self._sick:
+        if self._worker.sick:
             self._end(CUDA)
         self._box.well()
-        until = self._busy_until
-        if until is not None and time.time() > until + HANG_GRACE_S:
+        if self._worker.hangs():
             self._end("hang")
         for adapter in self._adapters.values():
             try:
@@ -216,7 +204,7 @@ class Family:
         self._touched = time.time()
         self._wanted_elsewhere = False
         try:
-            self._require_gpu()
+            self._worker.require_gpu()
             return await self._run(call, report)
         except Refused as refused:
             return Refusal(refused.error.record, alone=False, cause=refused.cause)
@@ -230,7 +218,7 @@ class Family:
         finally:
             self._calls -= 1
             self._touched = time.time()
-            if self._sick:
+            if self._worker.sick:
                 asyncio.get_running_loop().call_later(SENT_S, self._end, CUDA)
 
     async def _run(self, call: Call, report: Callable[[Progress], None]) -> Result:
@@ -249,7 +237,7 @@ class Family:
 
             async def attempt(items: Sequence[Item]) -> tuple[float, list[Answer] | Fault]:
                 what, task = (call.model, call.id), call.task
-                return await self._compute(
+                return await self._worker.compute(
                     what, call.deadline, attempted, adapter, call.model, resident.model, items, task
                 )
 
@@ -276,13 +264,11 @@ class Family:
         if not self._memory.share:
             return self._memory.room()
         try:  # torch belongs in the worker thread
-            return await asyncio.get_running_loop().run_in_executor(
-                self._worker, lambda: self._limited(time.time() + CHORE_S, self._memory.room)
-            )
+            return await self._worker.chore(self._memory.room)
         except Exception as error:
             logger.exception("the GPU's memory cannot be measured")
             if (cause := cause_of(error)) == CUDA:
-                self._condemn()
+                self._worker.condemn()
             told = f"The GPU of the family {self.config.name!r} cannot be used: {type(error).__name__}."
             hint = "The server's log has the cause. With device: cpu in serve_config.yaml the family does without."
             raise Refused(RunnerUnavailable(told, hint=hint), cause) from None
@@ -290,7 +276,7 @@ class Family:
     async def _load(self, resident: Resident) -> Any:
         kind = resident.ref.adapter
 
-        return await self._compute(
+        return await self._worker.compute(
             (resident.ref.name, LOADING),
             lambda: resident.deadline,
             loaded,
@@ -305,67 +291,14 @@ class Family:
 
         def run() -> None:
             with self._box.computing(resident.ref.name, ()):
-                self._limited(time.time() + CHORE_S, unloaded, resident, adapter)
+                unloaded(resident, adapter)
 
-        await asyncio.get_running_loop().run_in_executor(self._worker, copy_context().run, run)
-
-    async def _compute(
-        self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
-    ) -> T:
-        """``work`` in the worker thread, with the node's compute slot; not at all when ``deadline`` has passed by then,
-        or the caller has been cancelled. ``what`` is the model and the call that it is for."""
-        gone = threading.Event()
-
-        def run() -> T:
-            with self._slot:
-                # What waited past its deadline has nobody to answer to any more. Waiting is no hanging, so only what
-                # follows counts for the health check; and by the deadline of now: others who come to wait for a load
-                # must not put off the end of one that hangs.
-                until = deadline() if callable(deadline) else deadline
-                if gone.is_set() or time.time() > until:
-                    raise DeadlineExceeded("The request's timeout ran out before its turn came.")
-                self._require_gpu()
-                until = max(until, time.time() + LOAD_S) if what[1] == LOADING else until
-                with self._box.computing(what[0], what[1:]):
-                    try:
-                        return self._limited(until, work, *args)
-                    except Refused as refused:
-                        if refused.cause == CUDA:
-                            self._condemn()
-                        raise
-
-        job = self._worker.submit(copy_context().run, run)
-        done = asyncio.wrap_future(job)
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            gone.set()
-            job.cancel()
-            await asyncio.wait({done})  # while it is computed the model is in use, and so is this replica
-            raise
-
-    def _limited(self, until: float, work: Callable[..., T], *args: Any) -> T:
-        """``work``, which counts as hung from ``until`` on."""
-        self._busy_until = until
-        try:
-            return work(*args)
-        finally:
-            self._busy_until = None
+        await self._worker.chore(run)
 
     def _end(self, reason: str) -> None:
         """This process, at once; its record says why."""
         self._box.blame(reason)
         os.kill(os.getpid(), signal.SIGKILL)
-
-    def _condemn(self) -> None:
-        """The GPU's state is bad: compute no more, and have this process replaced."""
-        self._sick = True
-        self._box.blame(CUDA)
-
-    def _require_gpu(self) -> None:
-        if self._sick:
-            told = f"The process of the family {self.config.name!r} has lost its GPU and is being replaced."
-            raise Refused(RunnerFailed(told, hint="Send the request again."), HEALTH)
 
     def _adapter(self, kind: str) -> Adapter:
         if kind not in self._adapters:

@@ -11,7 +11,7 @@ from tollama import calls
 from tollama.answers import Health, ModelDetail, ModelList, Readiness, Removed, Validation
 from tollama.calls import Call, Request
 from tollama.capabilities import Capabilities
-from tollama.client import base_url, connection
+from tollama.client import base_url, opened
 from tollama.contract import ForecastLine, ForecastResponse, LoadResponse
 from tollama.protocols.ollama import Running, Show, Status, Tag
 
@@ -31,7 +31,7 @@ class AsyncClient:
     def __init__(self, host: str | None = None, api_key: str | None = None, timeout: float | None = None) -> None:
         self.url = base_url(host)
         self._timeout = timeout
-        self._http = httpx.AsyncClient(**connection(self.url, api_key))
+        self._http = opened(httpx.AsyncClient, self.url, api_key)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ read the answers is in :mod:`tollama.calls`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,13 +18,15 @@ from tollama.answers import Health, ModelDetail, ModelList, Readiness, Removed, 
 from tollama.calls import Call, Request
 from tollama.capabilities import Capabilities
 from tollama.contract import ForecastLine, ForecastResponse, LoadResponse
-from tollama.errors import TollamaError
+from tollama.errors import ConfigError, TollamaError
+from tollama.keys import sendable
 from tollama.protocols.ollama import Running, Show, Status, Tag
 from tollama.settings import DEFAULT_PORT
 
 if TYPE_CHECKING:
     import pandas as pd
 
+H = TypeVar("H")
 T = TypeVar("T")
 
 
@@ -47,13 +49,27 @@ def base_url(host: str | None = None) -> str:
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}{parts.path.rstrip('/')}"
 
 
-def connection(url: str, api_key: str | None) -> dict[str, Any]:
-    """The arguments of httpx's client for a server: its address, the key's header, and the proxy or none."""
-    key = api_key or os.environ.get("TOLLAMA_API_KEY")
+def opened(kind: Callable[..., H], url: str, api_key: str | None) -> H:
+    """An HTTP client for a server: its address, the key's header, and the proxy or none.
+
+    Raises :class:`ConfigError` for a key that no header can hold, or a proxy that is not spoken to.
+    """
+    key = api_key or os.environ.get("TOLLAMA_API_KEY") or ""
+    if not sendable(key):
+        raise ConfigError(
+            "The API key, or TOLLAMA_API_KEY, holds what no key does.",
+            hint="A key has printable ASCII characters only.",
+        )
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     # A proxy from the environment must not swallow requests to this machine.
     local = httpx.URL(url).host in ("127.0.0.1", "::1", "localhost")
-    return {"base_url": url, "headers": headers, "trust_env": not local}
+    try:
+        return kind(base_url=url, headers=headers, trust_env=not local)
+    except (ImportError, ValueError):  # from httpx, for an https server or one elsewhere
+        raise ConfigError(
+            "The proxy settings of the environment cannot be used.",
+            hint="HTTP_PROXY, HTTPS_PROXY and ALL_PROXY are to be unset or http://host:port; SOCKS is not spoken.",
+        ) from None
 
 
 class Client:
@@ -71,7 +87,7 @@ class Client:
     def __init__(self, host: str | None = None, api_key: str | None = None, timeout: float | None = None) -> None:
         self.url = base_url(host)
         self._timeout = timeout
-        self._http = httpx.Client(**connection(self.url, api_key))
+        self._http = opened(httpx.Client, self.url, api_key)
 
     def __enter__(self) -> Self:
         return self

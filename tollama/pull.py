@@ -145,15 +145,32 @@ def _pull(
         text, hint = agreement.offered(entry, request, hub), agreement.how(request)
         if agreed != sha256_of_text(text):
             licenses.require(store.home, entry.name, entry.license, entry.source, text=text, hint=hint)
-    if isinstance(wanted, Repository):  # the first line, which commits an answer to success, after what can be refused
+    embedded = entry.source.type == "embedded"
+    if not embedded:
+        listing = listing or _listing(entry, request, store, hub)
         agreement.unchanged(entry, request, store, hub, listing)
+        # The first line, which commits an answer to success, after what can be refused.
         progress({"status": "pulling manifest"})
     if not request.no_runtime:
         install_runtime(entry.family, runtimes, progress)
-    if entry.source.type == "embedded":
+    if embedded:
         return manifest_of(entry, agreed, store.home, ())
     with alone(store, entry.name, progress):
         return _install(entry, request, store, hub, listing, settings.keep_snapshots, progress)
+
+
+def _listing(entry: Entry, request: PullRequest, store: Store, hub: Hub) -> Listing | None:
+    """What the repository of a registry's model has at the revision that is asked for; None where the hub is not
+    needed, because that is installed, or not to be asked, and something is."""
+    here, revision = installed(entry, store), request.revision or str(entry.source.revision)
+    if here is not None and here.resolved.commit_sha == revision:
+        return None
+    try:
+        return hub.listing(str(entry.source.repo_id), revision, entry.files, also=LICENSE_FILES)
+    except Offline:
+        if here is None or here.source.revision != revision:
+            raise
+        return None
 
 
 def _described(wanted: Repository, store: Store, hub: Hub) -> tuple[Entry, Listing | None]:
@@ -225,16 +242,7 @@ def _install(
     progress: Progress,
 ) -> Manifest:
     repo, revision = str(entry.source.repo_id), request.revision or str(entry.source.revision)
-    here, listed = installed(entry, store), listing is not None
-    if listing is None and (here is None or here.resolved.commit_sha != revision):
-        try:
-            listing = hub.listing(repo, revision, entry.files, also=LICENSE_FILES)
-        except Offline:
-            if here is None or here.source.revision != revision:
-                raise
-        agreement.unchanged(entry, request, store, hub, listing)
-    if not listed:
-        progress({"status": "pulling manifest"})
+    here = installed(entry, store)
     if here is not None and (listing is None or here.resolved.commit_sha == listing.commit) and _sound(here, progress):
         kept = _renewed(entry, request, store, here, progress)
         if kept is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tollama.client import base_url
-from tollama.errors import TollamaError
+from tollama.async_client import AsyncClient
+from tollama.client import Client, base_url
+from tollama.errors import ConfigError, TollamaError
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,26 @@ def test_base_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_malformed_address_is_an_error_of_ours(host: str) -> None:
     with pytest.raises(TollamaError, match="address is not valid"):
         base_url(host)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "a\nb"])
+def test_a_key_that_no_header_holds_is_an_error_of_ours(
+    kind: type[Client | AsyncClient], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="API key"):
+        kind(api_key=key)
+    monkeypatch.setenv("TOLLAMA_API_KEY", key)
+    with pytest.raises(ConfigError, match="TOLLAMA_API_KEY"):
+        kind()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9"])
+def test_a_proxy_that_is_not_spoken_to_is_an_error_of_ours(
+    kind: type[Client | AsyncClient], proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConfigError, match="proxy"):
+        kind("box.example")
+    kind()  # this machine is asked without one

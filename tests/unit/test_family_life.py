@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import family as family_module
+from deployments import worker as worker_module
 from deployments.family import Family
 from deployments.memory import HOST
 from deployments.messages import Progress, Refusal, Result, unpack
@@ -90,8 +90,8 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ends = ends_of(monkeypatch)
-    monkeypatch.setattr(family_module, "HANG_GRACE_S", 0.0)
-    monkeypatch.setattr(family_module, "LOAD_S", 0.0)
+    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
     gate = threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
@@ -118,8 +118,8 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
 
 def test_an_unload_that_hangs_ends_the_replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ends = ends_of(monkeypatch)
-    monkeypatch.setattr(family_module, "HANG_GRACE_S", 0.0)
-    monkeypatch.setattr(family_module, "CHORE_S", 0.1)
+    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(worker_module, "CHORE_S", 0.1)
     gate, hung = threading.Event(), threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:

@@ -99,9 +99,9 @@ def test_a_pull_installs_and_tells_it_in_ollamas_lines(world: World) -> None:
     weights = next(file for file in there.files if file.path == "model.safetensors")
     pulling = f"pulling {weights.sha256[:12]}"
     assert world.said[:3] == [
+        "pulling manifest",
         "installing runtime mock",
         "installing runtime mock: Resolved 3 packages",
-        "pulling manifest",
     ]
     assert world.said[-3:] == ["verifying sha256 digest", "writing manifest", "success"]
     parts = [line for line in world.lines if line["status"] == pulling]

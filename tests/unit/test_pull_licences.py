@@ -26,7 +26,7 @@ NC = {"license": "cc-by-nc-4.0"}
 
 def of_registry(world: World, known: Entry, **request: Any) -> Manifest:
     world.lines = []
-    asked = PullRequest(name=known.name, no_runtime=True, **request)
+    asked = PullRequest(name=known.name, **{"no_runtime": True} | request)
     return pull(known, asked, world.home, world.runtimes, world.settings, world.lines.append)  # type: ignore[arg-type]
 
 
@@ -117,8 +117,8 @@ def test_the_same_for_a_model_of_the_registry(world: World) -> None:
     of_registry(world, known, accept_license=True, license_sha256=sha256_of_text("no trade"))
     world.hub.add(REPO, FILES | {"LICENSE": b"no trade at all"})
     with pytest.raises(LicenseNotAccepted, match="not the one"):
-        of_registry(world, known)
-    assert world.lines == []
+        of_registry(world, known, no_runtime=False)
+    assert world.lines == [], "no runtime is built for it either"
 
 
 @pytest.mark.parametrize(
