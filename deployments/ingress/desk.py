@@ -20,6 +20,7 @@ from deployments.ingress.holdings import Holdings
 from deployments.ingress.installing import Build, Installing
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.outcomes import Gone
+from deployments.ingress.starting import Controller
 from deployments.ingress.supervision import Supervision
 from tollama import forecasting
 from tollama.catalog import Catalog
@@ -50,6 +51,7 @@ class Desk:
     keys: Keys
     door: tuple[str, int] | None = None
     installing: Installing | None = None
+    controller: Controller | None = None
     process: second.SecondProcess | None = None
 
     def family(self, name: str) -> FamilyClient:
@@ -111,6 +113,8 @@ class Desk:
             raise Internal("The process that handles big requests died; send the request again.") from None
 
     def close(self) -> None:
-        """End the second process."""
+        """End the second process, and wait for Serve's controller no more."""
+        if self.controller is not None:
+            self.controller.close()
         if self.process is not None:
             self.process.close()

@@ -104,6 +104,7 @@ class IngressImpl:
             Keys(settings, needed=config.exposed and not settings.insecure),
             config.door,
             installing,
+            controller,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -15,6 +15,7 @@ from deployments.app import GraphArgs
 from tests.serving import CHECKOUT
 from tollama.errors import ConfigError
 from tollama.keys import made
+from tollama.launcher import RAY_ENVIRONMENT
 from tollama.settings import Settings, load
 from tollama.version import __version__
 
@@ -89,3 +90,9 @@ def test_the_image_is_of_the_same_ray_and_has_the_name_that_the_pod_asks_for() -
     assert f"FROM rayproject/ray:{CLUSTER['rayVersion']}-py311\n" in image
     assert f"-t {HEAD['image']} ." in image
     assert HEAD["image"] == f"tollama:{__version__}"
+
+
+def test_the_image_sets_for_ray_what_our_launcher_sets() -> None:
+    lines = (CHECKOUT / "deploy/Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    (told,) = [line.split()[1:] for line in lines if line.startswith("ENV ")]
+    assert dict(pair.split("=") for pair in told) == RAY_ENVIRONMENT
