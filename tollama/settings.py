@@ -92,6 +92,11 @@ class Settings(BaseModel):
             raise ValueError("two keys have one name")
         return value
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:

@@ -111,6 +111,11 @@ def test_a_malformed_variable_is_named(tmp_path: Path) -> None:
         load({"TOLLAMA_HOME": str(tmp_path), "TOLLAMA_PORT": "abc"})
 
 
+@pytest.mark.parametrize("level", ["debug", "Debug", "DEBUG"])
+def test_a_log_level_is_written_as_one_likes(tmp_path: Path, level: str) -> None:
+    assert load({"TOLLAMA_HOME": str(tmp_path), "TOLLAMA_LOG_LEVEL": level}).log_level == "DEBUG"
+
+
 def test_the_hubs_own_variables_are_read_when_ours_is_not_set(tmp_path: Path) -> None:
     env = {"TOLLAMA_HOME": str(tmp_path), "HF_ENDPOINT": "http://hub", "HF_TOKEN": "theirs", "TOLLAMA_HF_TOKEN": "ours"}
     settings = load(env)
