@@ -71,4 +71,4 @@ class Door:
         """Refuse new connections, and return when what is in flight has been answered."""
         self._server.should_exit = True
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})  # who waits and is cancelled must not cancel the answers

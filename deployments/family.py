@@ -66,6 +66,7 @@ class Family:
 
     def __init__(self, config: FamilyConfig) -> None:
         self.config = config
+        self._name = f"{config.name}-{os.getpid()}"
         logs.install()
         self._adapters: dict[str, Adapter] = {}
         placement = self._placement()
@@ -122,7 +123,7 @@ class Family:
                 "vram_mb": held.took.get(DEVICE, 0.0),
                 "device": self._placement().device,
                 "context_length": held.ref.capabilities.max_context,
-                "replica": f"{self.config.name}-{os.getpid()}",
+                "replica": self._name,
             }
             for held in self._residency.residents.values()
         ]
@@ -137,16 +138,19 @@ class Family:
         """Unload a model: at once if idle, else as soon as it is."""
         return await self._residency.drop(name)
 
-    async def spare(self, needed_mb: float) -> float:
-        """Unload idle models, whatever their keep_alive and the least recently used first, until ``needed_mb``
-        megabytes of the host's memory have been given back; returns how many were, as far as is known. A process that
-        holds nothing then does not linger: its libraries take memory, too."""
+    async def spare(self, wanted: Mapping[str, float]) -> float:
+        """Unload idle models, whatever their keep_alive and the least recently used first, until the megabytes of the
+        host's memory that are ``wanted`` of this replica, by name, have been given back; returns how many were, as far
+        as is known. A process that holds nothing then does not linger: its libraries take memory, too."""
+        needed = wanted.get(self._name)
+        if needed is None:
+            return 0.0
         self._wanted_elsewhere = True
-        return await self._residency.spare(needed_mb)
+        return await self._residency.spare(needed)
 
     async def report(self) -> dict[str, Any]:
         """What :meth:`ps` tells, and of which process, whether or not it holds anything; imports nothing."""
-        me = {"replica": f"{self.config.name}-{os.getpid()}", "pid": os.getpid(), "started": self._started}
+        me = {"replica": self._name, "pid": os.getpid(), "started": self._started}
         return me | {"device": self._placement().device, "rss_mb": resident_mb(), "models": await self.ps()}
 
     async def hello(self) -> Hello:

@@ -36,6 +36,8 @@ def loaded(resident: Resident, adapter: Callable[[], Adapter], placement: Placem
         resident.load_s = time.perf_counter() - start
         after = room.used()
         resident.took = {kind: max(0.0, after[kind] - before[kind]) for kind in after}
+        # On its way to a GPU it went through the host's memory, and holds no more of it than was measured.
+        resident.need = {kind: needed for kind, needed in resident.need.items() if kind == room.kind}
         room.learn(ref, resident.took)
         logger.info("model %s loaded in %.2f s", ref.name, resident.load_s)
         return model

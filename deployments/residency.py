@@ -191,8 +191,8 @@ class Residency:
         need = self.need(ref)
         while (held := self.residents.get(key)) is None:
             short = shortage(need, await self.room(), self._promised())
-            if short is not None and self._hopeless(short):
-                raise Refused(_no_room(ref, short), MEMORY)
+            if short is not None and (lacking := self._lacking(short)) > 0:
+                raise Refused(_no_room(ref, short, lacking), MEMORY)
             if short is None and len(self.residents) < self.max_models:
                 return None
             idle = self._idle()
@@ -265,13 +265,14 @@ class Residency:
         idle = [resident for resident in self.residents.values() if not resident.users and resident.loaded]
         return sorted(idle, key=lambda resident: resident.last_used)
 
-    def _hopeless(self, short: Shortage) -> bool:
-        """Whether there would be no room even if every model went. What other programs hold is not waited for."""
+    def _lacking(self, short: Shortage) -> float:
+        """Megabytes that there would be too few of even if every model went; 0 when that would be enough. What other
+        programs hold is not waited for."""
         residents = self.residents.values()
         if short.needed <= short.space.limit and not all(resident.loaded for resident in residents):
-            return False  # how much a model on its way has taken already, nobody knows
+            return 0.0  # how much a model on its way has taken already, nobody knows
         held = sum(resident.holds(short.kind) for resident in residents)
-        return short.needed > short.space.free + held + self._returning(short.kind)
+        return max(0.0, short.needed - short.space.free - held - self._returning(short.kind))
 
     def _returning(self, kind: str) -> float:
         """Megabytes that the models on their way out are going to give back."""
@@ -313,7 +314,6 @@ class Residency:
             del self.residents[resident.ref.name, resident.ref.digest]
 
 
-def _no_room(ref: ModelRef, short: Shortage) -> RunnerUnavailable:
-    return RunnerUnavailable(
-        f"There is no room for the model {ref.name!r}: {short}.", detail=short.detail, hint=short.hint
-    )
+def _no_room(ref: ModelRef, short: Shortage, lacking: float) -> RunnerUnavailable:
+    detail = short.detail | {"lacking_mb": round(lacking, 1)}
+    return RunnerUnavailable(f"There is no room for the model {ref.name!r}: {short}.", detail=detail, hint=short.hint)

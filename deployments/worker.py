@@ -19,6 +19,8 @@ HANG_GRACE_S = 5.0
 """Seconds past its deadline after which a call counts as hung and the replica ends itself."""
 LOAD_S = 30.0
 """What a load may take, however little time those have who wait for it: the next one finds the model."""
+MOST_LOAD_S = 120.0
+"""Seconds from its start for which those who come to wait for a load put off the end of one that hangs."""
 CHORE_S = 60.0
 """What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
 takes less than a second."""
@@ -38,12 +40,12 @@ class Worker:
         self._slot = slot
         self._box = box
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._busy_until: float | None = None
+        self._busy_until: Callable[[], float] | None = None
 
     def hangs(self) -> bool:
         """Whether what is done now should have been done long ago."""
         until = self._busy_until
-        return until is not None and time.time() > until + HANG_GRACE_S
+        return until is not None and time.time() > until() + HANG_GRACE_S
 
     def condemn(self) -> None:
         """The GPU's state is bad: compute no more, and have this process replaced."""
@@ -59,23 +61,24 @@ class Worker:
     async def compute(
         self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
     ) -> T:
-        """``work`` in the thread, with the node's compute slot; not at all when ``deadline`` has passed by then, or the
-        caller has been cancelled. ``what`` is the model and the call that it is for."""
+        """``work`` in the thread, with the node's compute slot; not at all when its ``deadline`` has passed by then, or
+        the caller has been cancelled. That of a load moves with those who come to wait for it. ``what`` is the model
+        and the call that it is for."""
         gone = threading.Event()
+        due: Callable[[], float] = deadline if callable(deadline) else lambda: deadline
 
         def run() -> T:
             with self._slot:
                 # What waited past its deadline has nobody to answer to any more. Waiting is no hanging, so only what
-                # follows counts for the health check; and by the deadline of now: others who come to wait for a load
-                # must not put off the end of one that hangs.
-                until = deadline() if callable(deadline) else deadline
-                if gone.is_set() or time.time() > until:
+                # follows counts for the health check.
+                now, first = time.time(), due()
+                if gone.is_set() or now > first:
                     raise DeadlineExceeded("The request's timeout ran out before its turn came.")
                 self.require_gpu()
-                until = max(until, time.time() + LOAD_S) if what[1] == LOADING else until
+                least, most = (now + LOAD_S, now + MOST_LOAD_S) if what[1] == LOADING else (first, first)
                 with self._box.computing(what[0], what[1:]):
                     try:
-                        return self._limited(until, work, *args)
+                        return self._limited(lambda: max(least, first, min(due(), most)), work, *args)
                     except Refused as refused:
                         if refused.cause == CUDA:
                             self.condemn()
@@ -94,10 +97,15 @@ class Worker:
     async def chore(self, work: Callable[[], T]) -> T:
         """``work`` in the thread, whoever computes on the node; it may take ``CHORE_S``."""
         loop, context = asyncio.get_running_loop(), copy_context()
-        return await loop.run_in_executor(self._thread, lambda: context.run(self._limited, time.time() + CHORE_S, work))
 
-    def _limited(self, until: float, work: Callable[..., T], *args: Any) -> T:
-        """``work``, which counts as hung from ``until`` on."""
+        def run() -> T:
+            until = time.time() + CHORE_S
+            return self._limited(lambda: until, work)
+
+        return await loop.run_in_executor(self._thread, context.run, run)
+
+    def _limited(self, until: Callable[[], float], work: Callable[..., T], *args: Any) -> T:
+        """``work``, which counts as hung from ``until`` on, as that is when it is looked at."""
         self._busy_until = until
         try:
             return work(*args)

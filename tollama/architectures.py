@@ -165,7 +165,7 @@ def card(content: bytes) -> dict[str, Any]:
     head = re.match(rb"---\s*\n(.*?)\n---\s*(\n|$)", content, re.DOTALL)
     try:
         said = yaml.safe_load(head[1].decode(errors="replace")) if head else None
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
         return {}
     return said if isinstance(said, dict) else {}
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from tollama.answers import Health, ModelDetail, ModelList, Readiness, Removed, Validation, Version
 from tollama.capabilities import Capabilities
-from tollama.contract import DEFAULT_TIMEOUT_S, ForecastLine, ForecastRequest, ForecastResponse, LoadResponse
+from tollama.contract import ForecastLine, ForecastRequest, ForecastResponse, LoadResponse
 from tollama.errors import (
     DeadlineExceeded,
     ErrorRecord,
@@ -197,11 +197,12 @@ def _forecast(
     return Call("POST", path, read, body | {"stream": stream}, _patience(body.get("timeout"), patience))
 
 
-def _patience(deadline: Any, limit: float | None) -> float:
-    """Seconds to wait for an answer that the server gives by ``deadline``."""
+def _patience(deadline: Any, limit: float | None) -> float | None:
+    """Seconds to wait for an answer that the server gives by ``deadline``; without one it has its own, whatever that
+    is set to, and is waited for."""
     if limit is not None:
         return limit
-    return GRACE_S + (deadline if isinstance(deadline, (int, float)) else DEFAULT_TIMEOUT_S)
+    return GRACE_S + deadline if isinstance(deadline, (int, float)) else None
 
 
 def _given(**options: Any) -> dict[str, Any]:

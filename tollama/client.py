@@ -34,12 +34,18 @@ def base_url(host: str | None = None) -> str:
     """The server's URL from ``host`` (``host``, ``host:port``, ``:port`` or a URL), else ``TOLLAMA_HOST``.
 
     A wildcard address, which a server may listen on, is asked on loopback. Without a port it is ``TOLLAMA_PORT``, else
-    11435 (https: 443).
+    11435 (https: 443); beside ``TOLLAMA_HOST``, ``TOLLAMA_PORT`` goes before the port in it, as it does for a server.
     """
+    beside = os.environ.get("TOLLAMA_PORT")
     text = (host or os.environ.get("TOLLAMA_HOST") or "127.0.0.1").strip()
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        port = parts.port or (443 if parts.scheme == "https" else int(os.environ.get("TOLLAMA_PORT") or DEFAULT_PORT))
+        if parts.scheme == "https":
+            port = parts.port or 443
+        elif beside and not host:
+            port = int(beside)
+        else:
+            port = parts.port or int(beside or DEFAULT_PORT)
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme not in ("http", "https"):
@@ -76,9 +82,9 @@ class Client:
     """A connection to one server; use it as a context manager or call :meth:`close`.
 
     ``host`` as :func:`base_url` reads it, ``api_key`` else ``TOLLAMA_API_KEY``, ``timeout`` the seconds to wait for a
-    forecast (default: the request's own deadline, and a little more). Every method raises
-    :class:`tollama.errors.TollamaError`: the server's own errors by their class, with ``code``, ``detail``, ``hint``
-    and ``request_id``, and one that says so when no server answers::
+    forecast (default: the request's own deadline and a little more; of one that names none, the server's). Every method
+    raises :class:`tollama.errors.TollamaError`: the server's own errors by their class, with ``code``, ``detail``,
+    ``hint`` and ``request_id``, and one that says so when no server answers::
 
         with Client() as client:
             print(client.forecast(request).forecasts[0].mean)

@@ -15,6 +15,7 @@ from typing import Any
 
 from tollama import child
 from tollama.errors import Internal, TollamaError
+from tollama.launcher import MARK
 from tollama.pull import pull
 from tollama.registry import Entry
 from tollama.settings import Settings
@@ -35,7 +36,7 @@ async def pull_in_child(
     home = Home(settings.home)
     home.run.mkdir(parents=True, exist_ok=True)
     endpoint, token = access(request, settings)
-    env = proxies(request, settings, child.inherited())
+    env = proxies(request, settings, child.inherited(MARK))  # so that a server that ends leaves no pull behind
     env |= {"HF_HOME": str(home.cache / "hf")} | ({"HF_TOKEN": token} if token else {})
     order = {
         "entry": wanted.model_dump(mode="json") if isinstance(wanted, Entry) else None,

@@ -144,6 +144,12 @@ def env_name(field: str) -> str:
     return ENV_PREFIX + field.upper()
 
 
+def variable_of(field: str, env: Mapping[str, str]) -> str:
+    """The variable that a setting is read from: its own, or the hub's where only that is set."""
+    ours, alias = env_name(field), ALIASES.get(field)
+    return alias if alias is not None and not env.get(ours) and env.get(alias) else ours
+
+
 def told(settings: Settings) -> dict[str, str]:
     """The environment that tells a server's processes what its command line said, and where each setting is from."""
     options = [name for name, source in settings.sources.items() if source == "option"]
@@ -191,9 +197,9 @@ def _place(path: Path, key: str) -> str:
     return f"{path}, line {line}: {key}"
 
 
-def _fault(field: str, source: str, home: Path, told: str) -> ConfigError:
+def _fault(field: str, source: str, home: Path, told: str, env: Mapping[str, str]) -> ConfigError:
     """What is wrong with a setting, and where it was set."""
-    variable = env_name(field)
+    variable = variable_of(field, env)
     where, hint = {
         "environment": (variable, f"Correct {variable}, or unset it."),
         "option": (f"--{field.replace('_', '-')}", "The command's --help says what it takes."),
@@ -226,7 +232,7 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         try:
             from_env["api_keys"] = keys.given(from_env["api_keys"])
         except ValueError as error:
-            raise _fault("api_keys", "environment", home, str(error)) from None
+            raise _fault("api_keys", "environment", home, str(error), env) from None
     port: tuple[Any, str] | None = None
     alone = port
     for source, layer in (("config", read_file(config_path(home))), ("environment", from_env), ("option", given)):
@@ -238,7 +244,7 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
             try:
                 values["host"], inside = _split(str(layer["host"]))
             except ValueError:
-                raise _fault("host", source, home, "it is no host, host:port or URL") from None
+                raise _fault("host", source, home, "it is no host, host:port or URL", env) from None
             # The port in a host yields to one set beside it, and goes with the host when another takes its place.
             port = alone if inside is None or "port" in layer else (inside, source)
     if port is not None:
@@ -249,6 +255,6 @@ def load(env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         field = str(fault["loc"][0])
-        raise _fault(field, sources.get(field, ""), home, fault["msg"]) from None
+        raise _fault(field, sources.get(field, ""), home, fault["msg"], env) from None
     settings._sources.update(sources)
     return settings

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from tollama import licenses
 from tollama.errors import InvalidRequest
 from tollama.manifest import Manifest
 from tollama.registry import Entry, canonical_name, find, registry
@@ -69,7 +70,8 @@ class Repository:
 def target(request: PullRequest, store: Store) -> Entry | Repository:
     """What a request wants: a model of the registry, or a repository, named or that of an installed model.
 
-    Raises :class:`ModelNotFound`, or :class:`InvalidRequest` for what cannot be pulled.
+    Raises :class:`ModelNotFound`, :class:`InvalidRequest` for what cannot be pulled, and
+    :class:`LicenseNotAccepted` for a model from a folder of which only that is missing.
     """
     if request.name[: len(HUB)].lower() == HUB:
         return _repository(request)
@@ -85,6 +87,7 @@ def target(request: PullRequest, store: Store) -> Entry | Repository:
     if here.source.repo_id is None:
         if request.accept_license:
             return as_entry(here)
+        licenses.require(store.home, name, here.license, here.source, snapshot=here.snapshot)
         raise InvalidRequest(
             f"The model {name!r} was taken from a folder; there is nothing to pull it from.",
             hint=f"tollama pull --from-dir DIR {name}",

@@ -43,6 +43,8 @@ STARTING_AFTER_S = 0.2
 """A replica that runs accepts a request at once; one that has not by then is being started."""
 AGAIN_S = 0.1
 """What has to change before a call is sent again takes longer than that."""
+MEMORY_AGAIN_S = 1.0
+"""The same of memory that another family holds, from the fourth time on: each doubles the wait."""
 ASK_TIMEOUT_S = 2.0
 
 
@@ -255,6 +257,8 @@ class FamilyClient:
             if not await self._relief.make_room(self.spec.name, failure.error.detail):
                 raise failure.error
             self._cramped = str(failure.error)
+            await asyncio.sleep(min(MEMORY_AGAIN_S, AGAIN_S * 2 ** min(attempt, 10)))
+            return
         await asyncio.sleep(AGAIN_S)
 
     def _died(self, death: Death | None) -> RunnerFailed:

@@ -32,7 +32,7 @@ class Relief:
         """
         if not isinstance(detail, dict) or detail.get("kind") != HOST or detail["needed_mb"] > detail["limit_mb"]:
             return False
-        lacking = detail["needed_mb"] - detail["available_mb"]
+        lacking = detail["lacking_mb"]
         others = [name for name in self._families if name != family]
         answers = await asyncio.gather(*(self._families[name].ask("report") for name in others))
         reports = [(name, report) for name, told in zip(others, answers, strict=True) for report in told]
@@ -40,19 +40,28 @@ class Relief:
         if sum(report["rss_mb"] for _, report in reports) < lacking:
             return False
         idle = sorted(
-            (model["last_used"], name, model["memory_mb"])
+            (model["last_used"], name, report["replica"], model["memory_mb"])
             for name, report in reports
             for model in report["models"]
-            if model["state"] == "loaded" and not model["in_use"]
-            if model["memory_mb"] >= LEAST_MB and not model["vram_mb"]
+            if _gives(model) and not model["in_use"]
         )
-        asked = {name: 0.0 for name, report in reports if not report["models"]}
+        asked: dict[str, dict[str, float]] = {}
+        for name, report in reports:
+            if not report["models"]:
+                asked.setdefault(name, {})[report["replica"]] = 0.0
         found = 0.0
-        for _, name, size in idle:
+        for _, name, replica, size in idle:
             if found >= lacking:
                 break
-            asked[name] = asked.get(name, 0.0) + size
+            wanted = asked.setdefault(name, {})
+            wanted[replica] = wanted.get(replica, 0.0) + size
             found += size
-        await asyncio.gather(*(self._families[name].ask("spare", size) for name, size in asked.items()))
-        busy = any(model["in_use"] or model["state"] != "loaded" for _, told in reports for model in told["models"])
-        return bool(asked) or busy
+        await asyncio.gather(*(self._families[name].ask("spare", wanted) for name, wanted in asked.items()))
+        models = [model for _, report in reports for model in report["models"]]
+        # What a model on its way is going to take, nobody knows.
+        return bool(asked) or any(model["state"] != "loaded" or (model["in_use"] and _gives(model)) for model in models)
+
+
+def _gives(model: Mapping[str, Any]) -> bool:
+    """Whether a loaded model's going gives back main memory that is worth a load."""
+    return model["state"] == "loaded" and model["memory_mb"] >= LEAST_MB and not model["vram_mb"]

@@ -31,7 +31,9 @@ class Controller:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="status")
-        self._looked = self._seen_at = -math.inf
+        self.seen_at = -math.inf
+        """When what is known was asked for."""
+        self._looked = -math.inf
         self._looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]] | None = None
         self._found: Mapping[str, DeploymentStatusOverview] = {}
 
@@ -44,12 +46,12 @@ class Controller:
             self._looking.add_done_callback(self._seen)
         if self._looking is not None:
             await asyncio.wait({self._looking}, timeout=ANSWER_S)
-        return self._found if time.monotonic() - self._seen_at < RUNS_S else {}
+        return self._found if time.monotonic() - self.seen_at < RUNS_S else {}
 
     def _seen(self, looking: asyncio.Future[Mapping[str, DeploymentStatusOverview]]) -> None:
         self._looking = None
         if not looking.cancelled() and looking.exception() is None:
-            self._found, self._seen_at = looking.result(), time.monotonic()
+            self._found, self.seen_at = looking.result(), self._looked
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -84,13 +86,20 @@ class Starting:
 
     async def look(self) -> str | None:
         """Why the family fails to start, or None while it does not."""
-        if time.monotonic() - self._answered >= RUNS_S and (found := await self._controller.look()):
-            self.failure = _failed_start(found.get(self._family))
-            if self.failure is not None and not self.pause:
-                # The exponent is bounded: a float overflows at 1024.
-                self._paused = time.monotonic() + min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(self._failures, 30))
-                self._failures += 1
+        if time.monotonic() - self._answered < RUNS_S:
+            return None
+        found = await self._controller.look()
+        if found:
             self._turns.look(self._family, {name: _using(found[name]) for name in found})
+        if self.pause:
+            return self.failure
+        if not found or self._controller.seen_at < self._paused:
+            return None  # what is known is of the time before it was tried again
+        self.failure = _failed_start(found.get(self._family))
+        if self.failure is not None:
+            # The exponent is bounded: a float overflows at 1024.
+            self._paused = time.monotonic() + min(MOST_BACKOFF_S, self._backoff * 2.0 ** min(self._failures, 30))
+            self._failures += 1
         return self.failure
 
 

@@ -59,6 +59,7 @@ def test_every_setting_is_listed_with_where_it_comes_from(
         ("port", "12000", 12000),
         ("dashboard", "no", False),
         ("keep_alive", "10m", "10m"),
+        ("keep_alive", "-1", "-1"),
         ("family_linger", "2.5", 2.5),
         ("cors_origins", "https://a.example, http://b.example:81", ["https://a.example", "http://b.example:81"]),
         ("log_format", "text", "text"),
@@ -154,6 +155,8 @@ def test_what_the_environment_hides_is_said(tollama: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("TOLLAMA_API_KEYS", "x" * 20)
     done = tollama("config", "key", "add")
     assert b"TOLLAMA_API_KEYS is set and hides the file's value." in done.stderr
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert b"HF_HUB_OFFLINE is set and hides" in tollama("config", "set", "offline", "no").stderr
 
 
 def test_a_server_for_others_needs_a_key_or_to_be_told(tollama: Run) -> None:

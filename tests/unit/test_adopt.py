@@ -124,9 +124,14 @@ def test_a_licence_that_is_not_permissive_is_gated_with_the_folders_text(folder:
     (home.licenses / "mine.json").unlink()
     with pytest.raises(LicenseNotAccepted):
         Catalog(home).runnable("mine")
+    with pytest.raises(LicenseNotAccepted) as caught:
+        target(PullRequest(name="mine"), Store(home))
+    assert caught.value.detail["text"] == "for good friends"
+    asked = PullRequest(name="mine", accept_license=True)
+    pull(target(asked, Store(home)), asked, home, Runtimes(settings.runtimes), settings, lambda _: None)
+    assert Catalog(home).runnable("mine").manifest == there
     with pytest.raises(InvalidRequest, match="from a folder"):
         target(PullRequest(name="mine"), Store(home))
-    assert target(PullRequest(name="mine", accept_license=True), Store(home)).name == "mine"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "LICENSE"])

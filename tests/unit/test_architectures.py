@@ -185,6 +185,7 @@ def test_what_is_no_config_is_refused(content: bytes) -> None:
         (b"# Model\n---\nlicense: mit\n---\n", {}),
         (b"---\nlicense: [\n---\n", {}),
         (b"---\n- a\n---\n", {}),
+        (b"---\nlicense: mit\ndate: 2024-02-30\n---\n", {}),
         (b"---\nx: !!python/object/apply:os.system [id]\n---\n", {}),
         (b"", {}),
     ],

@@ -67,7 +67,7 @@ def test_what_is_not_set_is_left_out_and_a_zero_is_not() -> None:
 
 
 def test_the_wait_is_the_servers_deadline_and_a_little_more() -> None:
-    assert calls.forecast(REQUEST, None).timeout == 330
+    assert calls.forecast(REQUEST, None).timeout is None, "the server's own deadline may be any"
     assert calls.forecast(REQUEST | {"timeout": 5}, None).timeout == 35
     assert calls.forecast(REQUEST, 2.0).timeout == 2.0
     assert calls.pull("m").timeout is None

@@ -28,10 +28,18 @@ def test_base_url(host: str, url: str) -> None:
 
 def test_base_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLAMA_HOST", raising=False)
+    monkeypatch.delenv("TOLLAMA_PORT", raising=False)
     assert base_url() == "http://127.0.0.1:11435"
     monkeypatch.setenv("TOLLAMA_HOST", "box:5")
     assert base_url() == "http://box:5"
     assert base_url("other") == "http://other:11435"
+    for host in ("box:5", "http://box:5"):
+        monkeypatch.setenv("TOLLAMA_HOST", host)
+        monkeypatch.setenv("TOLLAMA_PORT", "6")
+        assert base_url() == "http://box:6", "as the server takes it"
+        assert base_url("other:7") == "http://other:7"
+    monkeypatch.setenv("TOLLAMA_HOST", "https://box")
+    assert base_url() == "https://box:443"
 
 
 @pytest.mark.parametrize("host", ["box:port", "ftp://box", "http://[", "box:99999"])

@@ -162,7 +162,9 @@ def test_a_replica_tells_of_itself_what_metrics_and_diagnostics_ask(monkeypatch:
 def test_a_replica_whose_memory_is_wanted_says_so_until_it_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(family: Family, adapter: Stranger) -> None:
         assert (await family.record_autoscaling_stats())["wanted"] == 0
-        assert await family.spare(100.0) == 0
+        assert await family.spare({"f-1": 100.0}) == 0
+        assert (await family.record_autoscaling_stats())["wanted"] == 0, "another replica is meant"
+        assert await family.spare({f"f-{os.getpid()}": 100.0}) == 0
         assert (await family.record_autoscaling_stats())["wanted"] == 1
         await ask(family)
         assert (await family.record_autoscaling_stats())["wanted"] == 0

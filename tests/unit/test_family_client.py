@@ -29,7 +29,7 @@ from tollama.seam import SEAM_VERSION, Task
 from tollama.version import __version__
 
 RESULT = Result((pack([]),), 0, 0, 1, 1, "cpu", 1)
-SMALL = {"kind": HOST, "needed_mb": 100.0, "available_mb": 40.0, "limit_mb": 1000.0}
+SMALL = {"kind": HOST, "needed_mb": 100.0, "available_mb": 40.0, "limit_mb": 1000.0, "lacking_mb": 60.0}
 NO_ROOM = Refusal(RunnerUnavailable("There is no room.", detail=SMALL).record, alone=False, cause=MEMORY)
 
 Outcome = Callable[[Call], Result | Refusal]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -92,6 +93,7 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
     ends = ends_of(monkeypatch)
     monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
     monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
+    monkeypatch.setattr(worker_module, "MOST_LOAD_S", 0.0)
     gate = threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
@@ -201,7 +203,8 @@ def test_a_replica_spares_the_memory_of_idle_models(monkeypatch: pytest.MonkeyPa
         assert times["a"] < times["b"] <= time.time()
         for resident in family._residency.residents.values():
             resident.took = {HOST: 20.0}  # what was measured depends on what this process had freed before
-        assert await family.spare(10.0) == 20.0
+        assert await family.spare({"f-1": 10.0}) == 0.0
+        assert await family.spare({f"f-{os.getpid()}": 10.0}) == 20.0
         assert (await held(family), adapter.loaded) == ({"b"}, {"b"})
 
     run(monkeypatch, check)

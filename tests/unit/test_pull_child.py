@@ -59,6 +59,19 @@ def test_the_child_tells_its_errors(world: World) -> None:
     assert body["code"] == "LICENSE_NOT_ACCEPTED"
 
 
+def test_the_child_carries_the_servers_mark(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLAMA_SERVER", "it")
+    monkeypatch.setenv("TOLLAMA_API_KEYS", "it")
+
+    async def look() -> dict[str, str]:
+        async with aclosing(pull_in_child(TINY, WANTED, world.settings)) as lines:
+            await anext(lines)
+            return children()[0].environ()
+
+    found = asyncio.run(look())
+    assert {name for name, value in found.items() if value == "it"} == {"TOLLAMA_SERVER"}
+
+
 def test_an_abandoned_pull_ends_and_the_next_goes_on(world: World) -> None:
     world.hub.pause_after = 1_000_000
 

@@ -61,7 +61,8 @@ def test_a_model_that_can_never_fit_is_refused_with_the_numbers_and_costs_nobody
         assert raised.value.cause == MEMORY
         error = raised.value.error
         assert isinstance(error, RunnerUnavailable)
-        assert error.detail == {"kind": "memory", "needed_mb": 101.0, "available_mb": 60.0, "limit_mb": 100.0}
+        numbers = {"kind": "memory", "needed_mb": 101.0, "available_mb": 60.0, "limit_mb": 100.0}
+        assert error.detail == numbers | {"lacking_mb": 1.0}, "what is missing even if all that is here went"
         assert "TOLLAMA_MAX_MEMORY_FRACTION" in error.hint
         assert world.held == {"a", "b"}
         assert world.loads == ["a", "b"]

@@ -109,6 +109,10 @@ def test_a_malformed_config_file_names_the_fault(tmp_path: Path, text: str, told
 def test_a_malformed_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TOLLAMA_PORT"):
         load({"TOLLAMA_HOME": str(tmp_path), "TOLLAMA_PORT": "abc"})
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is"):
+        load({"TOLLAMA_HOME": str(tmp_path), "HF_HUB_OFFLINE": "perhaps"})
+    with pytest.raises(ConfigError, match="TOLLAMA_OFFLINE is"):
+        load({"TOLLAMA_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "TOLLAMA_OFFLINE": "perhaps"})
 
 
 @pytest.mark.parametrize("level", ["debug", "Debug", "DEBUG"])

@@ -26,19 +26,24 @@ class Clock:
         monkeypatch.setattr(starting, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
-def family(found: dict[str, Any], backoff: float = 1.0) -> Starting:
-    """One whose controller says ``found``."""
+def family(found: dict[str, Any], clock: Clock, late: float = 0.0, backoff: float = 1.0) -> Starting:
+    """One whose controller says ``found``, and knows it since ``late`` seconds."""
 
-    async def look() -> Mapping[str, Any]:
-        return found
+    class Slow:
+        async def look(self) -> Mapping[str, Any]:
+            return found
 
-    controller: Any = SimpleNamespace(look=look)
+        @property
+        def seen_at(self) -> float:
+            return clock.now - late
+
+    controller: Any = Slow()
     return Starting("f", MagicMock(), controller, backoff)
 
 
 def test_a_family_that_fails_to_start_is_left_alone_twice_as_long_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, found = Clock(monkeypatch), {"f": IDLE}
-    one = family(found)
+    one = family(found, clock)
 
     async def main() -> None:
         for pause in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
@@ -63,6 +68,27 @@ def test_a_family_that_fails_to_start_is_left_alone_twice_as_long_each_time(monk
         found["f"] = FAILED
         await one.look()
         assert one.pause == 1.0, "it ran in between"
+
+    asyncio.run(main())
+
+
+def test_an_old_failure_is_not_taken_for_one_of_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, found = Clock(monkeypatch), {"f": FAILED}
+    one = family(found, clock, late=0.6)
+
+    async def main() -> None:
+        assert await one.look() is not None
+        clock.now += 0.9
+        assert await one.look() is not None, "who waited since before the pause is told, too"
+        clock.now += 0.2
+        assert await one.look() is None, "it was seen before the pause was over"
+        found.clear()
+        clock.now += 9
+        assert await one.look() is None, "the controller says nothing"
+        assert one.failure is not None, "what was last known of it is told"
+        found["f"] = FAILED
+        assert await one.look() is not None
+        assert one.pause == 2.0
 
     asyncio.run(main())
 

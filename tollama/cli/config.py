@@ -80,7 +80,9 @@ def get(key: Key, reveal: Reveal = False, as_json: Json = False) -> None:
         output.line(_text(shown["value"]), reveal=reveal)
 
 
-@group.command("set", epilog="Example: tollama config set max_queue 100")
+@group.command(
+    "set", context_settings={"ignore_unknown_options": True}, epilog="Example: tollama config set max_queue 100"
+)
 def set_setting(
     key: Key, value: Annotated[str, typer.Argument(help="Its value; lists are separated by commas.")]
 ) -> None:
@@ -193,7 +195,7 @@ def _home() -> Path:
 
 
 def _hidden(key: str) -> None:
-    from tollama.settings import env_name
+    from tollama.settings import variable_of
 
-    if os.environ.get(env_name(key)):
-        output.note(f"Warning: {env_name(key)} is set and hides the file's value.")
+    if os.environ.get(variable := variable_of(key, os.environ)):
+        output.note(f"Warning: {variable} is set and hides the file's value.")

@@ -36,5 +36,5 @@ def connect(host: str | None) -> Client:
     given = host or os.environ.get("TOLLAMA_HOST") or ""
     if "/" not in given or _portless(given):
         settings = load(host=host)
-        given = address(settings.host, settings.port)
-    return Client(given)
+        return Client(address(settings.host, settings.port))
+    return Client(host)
