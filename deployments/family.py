@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments import logs
-from deployments.blackbox import LOADING, BlackBox
+from deployments.blackbox import BlackBox
 from deployments.failures import CUDA, OOM, Refused, cause_of
 from deployments.loading import loaded, unloaded
 from deployments.logs import REQUEST
@@ -280,14 +280,8 @@ class Family:
     async def _load(self, resident: Resident) -> Any:
         kind = resident.ref.adapter
 
-        return await self._worker.compute(
-            (resident.ref.name, LOADING),
-            lambda: resident.deadline,
-            loaded,
-            resident,
-            lambda: self._adapter(kind),
-            self._placement(),
-            self._memory,
+        return await self._worker.load(
+            resident, loaded, resident, lambda: self._adapter(kind), self._placement(), self._memory
         )
 
     async def _unload(self, resident: Resident) -> None:

@@ -35,8 +35,9 @@ class Resident:
     """One model in memory (or on its way there). ``expires`` is on the clock's scale; inf is for ever, and -inf marks
     a retired model, which nobody new is given and which goes as soon as nobody uses it. One that is ``stopped`` is to
     go then, too, unless somebody new asks for it before. ``deadline`` is when the last of those who wait for its load
-    gives up. ``need`` is what it was expected to take, ``took`` what it did; ``model`` is what the adapter's
-    ``load`` gave; ``told`` says whether an answer was marked as the one that tells of the load."""
+    gives up, ``patience`` the longest time that any of them had. ``need`` is what it should take, ``took`` what
+    it did; ``model`` is what the adapter's ``load`` gave; ``told`` says whether an answer was marked as the one that
+    tells of the load."""
 
     ref: ModelRef
     loading: asyncio.Future[None]
@@ -52,6 +53,7 @@ class Resident:
     expires: float = math.inf
     stopped: bool = False
     deadline: float = 0.0
+    patience: float = 0.0
     task: asyncio.Task[None] | None = None
 
     @property
@@ -111,6 +113,7 @@ class Residency:
         """
         resident = await self._claim(ref, deadline)
         resident.deadline = max(resident.deadline, deadline)
+        resident.patience = max(resident.patience, deadline - self.clock())
         self.touch(resident, keep_alive)
         try:
             # Shielded: the load is shared, so one caller that gives up must not take it from the others.

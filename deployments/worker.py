@@ -13,14 +13,13 @@ from typing import Any, TypeVar
 
 from deployments.blackbox import LOADING, BlackBox
 from deployments.failures import CUDA, HEALTH, Refused
+from deployments.residency import Resident
 from tollama.errors import DeadlineExceeded, RunnerFailed
 
 HANG_GRACE_S = 5.0
 """Seconds past its deadline after which a call counts as hung and the replica ends itself."""
 LOAD_S = 30.0
 """What a load may take, however little time those have who wait for it: the next one finds the model."""
-MOST_LOAD_S = 120.0
-"""Seconds from its start for which those who come to wait for a load put off the end of one that hangs."""
 CHORE_S = 60.0
 """What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
 takes less than a second."""
@@ -58,27 +57,42 @@ class Worker:
             told = f"The process of the family {self._family!r} has lost its GPU and is being replaced."
             raise Refused(RunnerFailed(told, hint="Send the request again."), HEALTH)
 
-    async def compute(
-        self, what: tuple[str, str], deadline: float | Callable[[], float], work: Callable[..., T], *args: Any
-    ) -> T:
+    async def load(self, resident: Resident, work: Callable[..., T], *args: Any) -> T:
+        """``work``, which loads a model, as :meth:`compute` does it. It may take as long as the most patient of those
+        who wait for it, whenever they came: many who come with little time do not put off the end of one that hangs."""
+
+        def limit() -> Callable[[], float]:
+            start = time.time()
+            return lambda: start + max(LOAD_S, resident.patience)
+
+        return await self._in_turn((resident.ref.name, LOADING), lambda: resident.deadline, limit, work, *args)
+
+    async def compute(self, what: tuple[str, str], deadline: float, work: Callable[..., T], *args: Any) -> T:
         """``work`` in the thread, with the node's compute slot; not at all when its ``deadline`` has passed by then, or
-        the caller has been cancelled. That of a load moves with those who come to wait for it. ``what`` is the model
-        and the call that it is for."""
+        the caller has been cancelled. ``what`` is the model and the call that it is for."""
+        return await self._in_turn(what, lambda: deadline, lambda: lambda: deadline, work, *args)
+
+    async def _in_turn(
+        self,
+        what: tuple[str, str],
+        deadline: Callable[[], float],
+        limit: Callable[[], Callable[[], float]],
+        work: Callable[..., T],
+        *args: Any,
+    ) -> T:
+        """``limit``, asked when the work begins, gives when it counts as hung."""
         gone = threading.Event()
-        due: Callable[[], float] = deadline if callable(deadline) else lambda: deadline
 
         def run() -> T:
             with self._slot:
                 # What waited past its deadline has nobody to answer to any more. Waiting is no hanging, so only what
                 # follows counts for the health check.
-                now, first = time.time(), due()
-                if gone.is_set() or now > first:
+                if gone.is_set() or time.time() > deadline():
                     raise DeadlineExceeded("The request's timeout ran out before its turn came.")
                 self.require_gpu()
-                least, most = (now + LOAD_S, now + MOST_LOAD_S) if what[1] == LOADING else (first, first)
                 with self._box.computing(what[0], what[1:]):
                     try:
-                        return self._limited(lambda: max(least, first, min(due(), most)), work, *args)
+                        return self._limited(limit(), work, *args)
                     except Refused as refused:
                         if refused.cause == CUDA:
                             self.condemn()

@@ -93,20 +93,19 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
     ends = ends_of(monkeypatch)
     monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
     monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
-    monkeypatch.setattr(worker_module, "MOST_LOAD_S", 0.0)
     gate = threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
         adapter.on_load["m"] = lambda: gate.wait(20) and None
         first = asyncio.ensure_future(ask(family, within=0.3))
         await true(lambda: adapter.loads, "the load")
-        others = [asyncio.ensure_future(ask(family))]
+        others = [asyncio.ensure_future(ask(family, within=0.3))]
         await family.check_health()
         assert ends == []
 
         async def unhealthy() -> None:
             while not ends:
-                others.append(asyncio.ensure_future(ask(family)))
+                others.append(asyncio.ensure_future(ask(family, within=0.3)))
                 await asyncio.sleep(0.05)
                 await family.check_health()
 
@@ -116,6 +115,27 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
         await asyncio.gather(first, *others)
 
     run(monkeypatch, check, black_boxes=str(tmp_path))
+
+
+def test_a_slow_load_is_not_ended_under_who_has_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = ends_of(monkeypatch)
+    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
+    gate = threading.Event()
+
+    async def check(family: Family, adapter: Stranger) -> None:
+        adapter.on_load["m"] = lambda: gate.wait(20) and None
+        impatient = asyncio.ensure_future(ask(family, within=0.2))
+        await true(lambda: adapter.loads, "the load")
+        patient = asyncio.ensure_future(ask(family, within=20))
+        await asyncio.sleep(0.5)
+        await family.check_health()
+        assert ends == []
+        gate.set()
+        assert isinstance(await patient, Result)
+        await impatient
+
+    run(monkeypatch, check)
 
 
 def test_an_unload_that_hangs_ends_the_replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
