@@ -141,7 +141,7 @@ def test_a_dead_family_is_counted_and_told_by_every_ingress_replica(watched: Ser
 
 def test_a_stopped_process_holds_nobody_up(watched: Server) -> None:
     forecasts(watched, 1)
-    (pid,) = watched.processes(MOCK)
+    (pid,) = wait_for(lambda: len(found := watched.processes(MOCK)) == 1 and found)  # one may still be leaving
     assert page(watched)['tollama_loaded_models{family="mock"}'] == 1
     os.kill(pid, signal.SIGSTOP)
     try:
