@@ -30,6 +30,7 @@ PROBES = {"/v1/health": (0.01, 0.99, 50.0), "/api/ps": (0.1, 1.0, 200.0), "/metr
 """Path -> seconds between two questions, the quantile that is looked at, and its limit in milliseconds."""
 
 GONE_S = 60.0
+"""How long the end of a process that hangs is waited for."""
 
 Fault = Callable[[server.Server, ProcessPoolExecutor], Awaitable[str]]
 One = Callable[[str, int], Coroutine[Any, Any, str]]

@@ -25,6 +25,8 @@ CHORE_S = 60.0
 takes less than a second."""
 
 T = TypeVar("T")
+Limit = Callable[[float], float]
+"""When work that began at a time counts as hung; it may move while it is done."""
 
 
 class Worker:
@@ -39,12 +41,15 @@ class Worker:
         self._slot = slot
         self._box = box
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-        self._busy_until: Callable[[], float] | None = None
+        self._since: tuple[float, Limit] | None = None
+        """When the current work began, and how long it may take."""
 
     def hangs(self) -> bool:
         """Whether what is done now should have been done long ago."""
-        until = self._busy_until
-        return until is not None and time.time() > until() + HANG_GRACE_S
+        if (current := self._since) is None:
+            return False
+        start, limit = current
+        return time.time() > limit(start) + HANG_GRACE_S
 
     def condemn(self) -> None:
         """The GPU's state is bad: compute no more, and have this process replaced."""
@@ -61,26 +66,31 @@ class Worker:
         """``work``, which loads a model, as :meth:`compute` does it. It may take as long as the most patient of those
         who wait for it, whenever they came: many who come with little time do not put off the end of one that hangs."""
 
-        def limit() -> Callable[[], float]:
-            start = time.time()
-            return lambda: start + max(LOAD_S, resident.patience)
+        def limit(start: float) -> float:
+            return start + max(LOAD_S, resident.patience)
 
         return await self._in_turn((resident.ref.name, LOADING), lambda: resident.deadline, limit, work, *args)
 
     async def compute(self, what: tuple[str, str], deadline: float, work: Callable[..., T], *args: Any) -> T:
         """``work`` in the thread, with the node's compute slot; not at all when its ``deadline`` has passed by then, or
         the caller has been cancelled. ``what`` is the model and the call that it is for."""
-        return await self._in_turn(what, lambda: deadline, lambda: lambda: deadline, work, *args)
+        return await self._in_turn(what, lambda: deadline, lambda _: deadline, work, *args)
+
+    async def chore(self, work: Callable[[], T]) -> T:
+        """``work`` in the thread, whoever computes on the node; it may take ``CHORE_S``."""
+        run = copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, run, self._limited, lambda start: start + CHORE_S, work
+        )
 
     async def _in_turn(
         self,
         what: tuple[str, str],
         deadline: Callable[[], float],
-        limit: Callable[[], Callable[[], float]],
+        limit: Limit,
         work: Callable[..., T],
         *args: Any,
     ) -> T:
-        """``limit``, asked when the work begins, gives when it counts as hung."""
         gone = threading.Event()
 
         def run() -> T:
@@ -92,7 +102,7 @@ class Worker:
                 self.require_gpu()
                 with self._box.computing(what[0], what[1:]):
                     try:
-                        return self._limited(limit(), work, *args)
+                        return self._limited(limit, work, *args)
                     except Refused as refused:
                         if refused.cause == CUDA:
                             self.condemn()
@@ -108,20 +118,10 @@ class Worker:
             await asyncio.wait({done})  # while it is computed the model is in use, and so is this replica
             raise
 
-    async def chore(self, work: Callable[[], T]) -> T:
-        """``work`` in the thread, whoever computes on the node; it may take ``CHORE_S``."""
-        loop, context = asyncio.get_running_loop(), copy_context()
-
-        def run() -> T:
-            until = time.time() + CHORE_S
-            return self._limited(lambda: until, work)
-
-        return await loop.run_in_executor(self._thread, context.run, run)
-
-    def _limited(self, until: Callable[[], float], work: Callable[..., T], *args: Any) -> T:
-        """``work``, which counts as hung from ``until`` on, as that is when it is looked at."""
-        self._busy_until = until
+    def _limited(self, limit: Limit, work: Callable[..., T], *args: Any) -> T:
+        """``work``, which counts as hung from ``limit`` on, as that is when it is looked at."""
+        self._since = time.time(), limit
         try:
             return work(*args)
         finally:
-            self._busy_until = None
+            self._since = None

@@ -82,8 +82,9 @@ class Client:
     """A connection to one server; use it as a context manager or call :meth:`close`.
 
     ``host`` as :func:`base_url` reads it, ``api_key`` else ``TOLLAMA_API_KEY``, ``timeout`` the seconds to wait for a
-    forecast (default: the request's own deadline and a little more; of one that names none, the server's). Every method
-    raises :class:`tollama.errors.TollamaError`: the server's own errors by their class, with ``code``, ``detail``,
+    forecast (default: the request's own deadline and a little more; of one that names none, the server's). Making one
+    raises :class:`tollama.errors.ConfigError` for an address, a key or a proxy that cannot be used. Every method raises
+    :class:`tollama.errors.TollamaError`: the server's own errors by their class, with ``code``, ``detail``,
     ``hint`` and ``request_id``, and one that says so when no server answers::
 
         with Client() as client:

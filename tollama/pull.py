@@ -160,8 +160,8 @@ def _pull(
 
 
 def _listing(entry: Entry, request: PullRequest, store: Store, hub: Hub) -> Listing | None:
-    """What the repository of a registry's model has at the revision that is asked for; None where the hub is not
-    needed, because that is installed, or not to be asked, and something is."""
+    """What the repository has at the revision that is asked for; None where the hub is not needed, because that is
+    installed, or not to be asked, and something is."""
     here, revision = installed(entry, store), request.revision or str(entry.source.revision)
     if here is not None and here.resolved.commit_sha == revision:
         return None

@@ -44,7 +44,7 @@ STARTING_AFTER_S = 0.2
 AGAIN_S = 0.1
 """What has to change before a call is sent again takes longer than that."""
 MEMORY_AGAIN_S = 1.0
-"""The same of memory that another family holds, from the fourth time on: each doubles the wait."""
+"""The most of memory that another family holds: the wait doubles with each try."""
 ASK_TIMEOUT_S = 2.0
 
 
@@ -244,6 +244,7 @@ class FamilyClient:
     async def _require_untried(self, call: Call, sent: float, failure: Died | NotTried, attempt: int) -> None:
         """Return when a call that failed was not computed and is to be sent again, a moment later. Where nothing tells
         whether it was computed, that is done once."""
+        pause = AGAIN_S
         if isinstance(failure, Died):
             try:
                 death = await self._supervision.inquest(self.spec.name, call.model, call.id, sent)
@@ -257,9 +258,8 @@ class FamilyClient:
             if not await self._relief.make_room(self.spec.name, failure.error.detail):
                 raise failure.error
             self._cramped = str(failure.error)
-            await asyncio.sleep(min(MEMORY_AGAIN_S, AGAIN_S * 2 ** min(attempt, 10)))
-            return
-        await asyncio.sleep(AGAIN_S)
+            pause = min(MEMORY_AGAIN_S, AGAIN_S * 2 ** min(attempt, 10))
+        await asyncio.sleep(pause)
 
     def _died(self, death: Death | None) -> RunnerFailed:
         why = {"hang": "was ended because it hung", "cuda": "lost its GPU", "oom": "ran out of memory"}

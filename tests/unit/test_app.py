@@ -56,6 +56,13 @@ def test_a_familys_replicas_are_told_its_device_type_and_threads(home: Path, dty
     assert told.ray_actor_options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
 
 
+def test_an_ingress_is_looked_at_more_often_than_a_family(home: Path) -> None:
+    ingress = build(GraphArgs())._bound_deployment
+    assert ingress._deployment_config.health_check_period_s < min(
+        one._deployment_config.health_check_period_s for one in families().values()
+    )
+
+
 def test_the_sign_of_a_server_that_ended_before_is_taken_away(home: Path) -> None:
     sign = Home(home).run / DRAIN
     sign.parent.mkdir(parents=True)

@@ -236,6 +236,14 @@ def test_where_nobody_can_make_room_the_numbers_are_told(monkeypatch: pytest.Mon
 
 
 @streamed
+def test_room_is_asked_for_less_and_less_often(monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
+    world = World(monkeypatch, lambda _: NO_ROOM)
+    monkeypatch.setattr(families, "AGAIN_S", 0.05)
+    assert isinstance(world.ask("m", timeout=0.7, streamed=streamed)[0], DeadlineExceeded)
+    assert 2 <= len(world.asked_for_room) <= 5, "after 0.05, 0.1, 0.2 s; every 0.05 s it would be 14 times"
+
+
+@streamed
 def test_who_waits_for_room_until_the_deadline_is_told_why(monkeypatch: pytest.MonkeyPatch, streamed: bool) -> None:
     world = World(monkeypatch, lambda _: NO_ROOM)
     (got,) = world.ask("m", timeout=0.3, streamed=streamed)

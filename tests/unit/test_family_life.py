@@ -20,6 +20,13 @@ from deployments.slot import Slot
 from tests.unit.test_family import Stranger, ask, ends_of, held, reason, run, true
 
 
+def no_time(monkeypatch: pytest.MonkeyPatch, **limits: float) -> list[int]:
+    """Work hangs from its limit on, and no load has more than its callers; the signals as of `ends_of`."""
+    for name, value in ({"HANG_GRACE_S": 0.0, "LOAD_S": 0.0} | limits).items():
+        monkeypatch.setattr(worker_module, name, value)
+    return ends_of(monkeypatch)
+
+
 def test_expiry_and_an_answer_wait_for_no_call_of_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check(family: Family, adapter: Stranger) -> None:
         for model in ("a", "b", "c"):
@@ -90,10 +97,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_the_slot_is_not_computed(
 def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    ends = ends_of(monkeypatch)
-    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
-    monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
-    gate = threading.Event()
+    ends, gate = no_time(monkeypatch), threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
         adapter.on_load["m"] = lambda: gate.wait(20) and None
@@ -118,10 +122,7 @@ def test_who_asks_for_a_model_whose_load_hangs_does_not_put_off_its_end(
 
 
 def test_a_slow_load_is_not_ended_under_who_has_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = ends_of(monkeypatch)
-    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
-    monkeypatch.setattr(worker_module, "LOAD_S", 0.0)
-    gate = threading.Event()
+    ends, gate = no_time(monkeypatch), threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:
         adapter.on_load["m"] = lambda: gate.wait(20) and None
@@ -139,9 +140,7 @@ def test_a_slow_load_is_not_ended_under_who_has_the_time(monkeypatch: pytest.Mon
 
 
 def test_an_unload_that_hangs_ends_the_replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ends = ends_of(monkeypatch)
-    monkeypatch.setattr(worker_module, "HANG_GRACE_S", 0.0)
-    monkeypatch.setattr(worker_module, "CHORE_S", 0.1)
+    ends = no_time(monkeypatch, CHORE_S=0.1)
     gate, hung = threading.Event(), threading.Event()
 
     async def check(family: Family, adapter: Stranger) -> None:

@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from deployments import memory
 from deployments.failures import CUDA, OOM, cause_of
+from deployments.loading import loaded
 from deployments.memory import DEVICE, HOST, Memory, Shortage, Space, host, shortage, weights_mb
+from deployments.residency import Resident
 from tollama.capabilities import Capabilities
-from tollama.seam import ModelRef
+from tollama.seam import ModelRef, Placement
 
 GIB = 1024**3
 GIB_MB = GIB / 1e6
@@ -260,6 +263,20 @@ def test_on_a_gpu_what_torch_allocated_is_the_models_and_weights_pass_through_th
     assert mine.need(stored) == {HOST: 2.0, DEVICE: 2.0}
     mine.learn(stored, {HOST: 600.0, DEVICE: 2.5})
     assert mine.need(stored) == {HOST: 2.0, DEVICE: 2.5}
+
+
+@pytest.mark.parametrize(("kind", "left"), [(DEVICE, 1.0), (HOST, 500.0)])
+def test_a_model_on_a_gpu_holds_no_more_of_the_host_than_was_measured(kind: str, left: float) -> None:
+    room: Any = SimpleNamespace(
+        kind=kind, used=lambda: {HOST: next(seen), kind: 7.0}, precision=str, learn=lambda *_: None
+    )
+    seen = iter([100.0, 101.0])
+    if kind == HOST:
+        room.used = lambda: {HOST: next(seen)}
+    resident = Resident(ref("m", None), MagicMock(), {HOST: 500.0, kind: 500.0})
+    loaded(resident, MagicMock, Placement("cpu"), room)
+    assert resident.holds(HOST) == left
+    assert resident.holds(kind) == 500.0, "what was expected of the memory that it is held in"
 
 
 def test_release_empties_the_cards_cache_and_does_not_mind_a_bad_one(
