@@ -13,7 +13,7 @@ from deployments.memory import DEVICE, HOST
 
 def lacking(megabytes: float, **changes: Any) -> dict[str, Any]:
     """The numbers of a refusal, of a family that holds some itself."""
-    needed = {"needed_mb": megabytes + 150, "available_mb": 50.0, "limit_mb": 10_000.0}
+    needed = {"needed_mb": megabytes + 1050, "available_mb": 50.0, "limit_mb": 10_000.0}
     return {"kind": HOST, "lacking_mb": megabytes, **needed, **changes}
 
 
