@@ -2,7 +2,8 @@
 
 Chronos-Bolt small with random weights, series of 512 daily values, horizon 24. The measure is the adapter called in
 process, 32 series at a time, while the graph idles and as many clients ask an echo at the pace that the graph reached.
-Both are measured in turns; the medians of the rounds are told.
+They take turns, and each in-process figure is held against the mean of the graph's before and after it, so that what
+slows the machine now and then slows both; the medians of the rounds are told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import bodies, environments, report, server, wire
 from benchmarks.http import echo
@@ -26,8 +28,10 @@ from tollama.seam import ModelRef, Task
 
 MODEL = "chronos-bolt-small"
 CLIENTS = 32
-ROUNDS, SECONDS = 5, 6.0
-SINGLES = 40
+ROUNDS, SECONDS, SETTLE = 12, 6.0, 1.0
+ALONE_S = 4.0
+"""Seconds of each in-process measurement."""
+SINGLES = 30
 PANEL = 10_000
 """Series of the panel that a single caller asks beside: 154 MB of JSON, two to three minutes on two cores."""
 SETTINGS = {"TOLLAMA_MAX_BODY_MB": "200"}
@@ -53,17 +57,20 @@ def main() -> int:
         ):
             pull(tollama, hub, MODEL, files)
             asyncio.run(wire.hammer(tollama.door, one, 2, 3.0))
-            rounds = [_round(tollama.door, f"{other}/json", one, files) for _ in range(ROUNDS)]
+            rounds = list(_rounds(tollama.door, f"{other}/json", one, files))
             beside = asyncio.run(_beside(tollama.door, one, panel))
     rate, many, median, single = (statistics.median(values) for values in zip(*rounds, strict=True))
     out.row(f"{CLIENTS} clients of one series each", rate, "series/s")
     out.row(f"in process, {CLIENTS} series at a time, an echo asked at that pace", many, "series/s")
-    share = statistics.median(one / other for one, other, _, _ in rounds)
-    out.row("the clients' part of it", share, "", least=LEAST_SHARE)
+    shares = [clients / alone for clients, alone, _, _ in rounds]
+    out.row("the clients' part of it, median of the rounds", statistics.median(shares), "", least=LEAST_SHARE)
+    low, _, high = statistics.quantiles(shares, n=4)
+    out.row("the same, lower quartile", low, "")
+    out.row("the same, upper quartile", high, "")
     out.row("one client, one series: p50", median, "ms")
     out.row("in process, one series: p50", single, "ms")
-    longer = statistics.median(one / other for _, _, one, other in rounds)
-    out.row("the client's wait / in process", longer, "", most=MOST_SINGLE)
+    longer = [client / alone for _, _, client, alone in rounds]
+    out.row("the client's wait / in process, median of the rounds", statistics.median(longer), "", most=MOST_SINGLE)
     batch = CLIENTS / many
     waited = report.quantile(beside, 0.95)
     out.row(f"one series beside a panel of {PANEL:,}: p95", waited, "ms")
@@ -71,32 +78,38 @@ def main() -> int:
     return out.end()
 
 
-def _round(door: str, other: str, one: bytes, files: Path) -> tuple[float, float, float, float]:
-    """Series per second of the clients and in process, and milliseconds of one alone and in process."""
-    alone = asyncio.run(_singles(door, one, SINGLES))
-    rate, _ = asyncio.run(wire.hammer(door, one, CLIENTS, SECONDS))
-    with _load(other, one, rate):
-        many, _ = _in_process(files, CLIENTS)
-    _, single = _in_process(files, 1)
-    return rate, many, statistics.median(alone), single * 1e3
+def _rounds(door: str, other: str, one: bytes, files: Path) -> Iterator[tuple[float, float, float, float]]:
+    """Of each round: series per second of the clients and in process, and the median milliseconds of a client alone and
+    in process."""
+
+    def asked() -> tuple[float, float]:
+        alone = asyncio.run(_singles(door, one, SINGLES))
+        rate, _ = asyncio.run(wire.hammer(door, one, CLIENTS, SECONDS, SETTLE))
+        return rate, statistics.median(alone)
+
+    with environments.process(find(MODEL).family) as call:
+        before = asked()
+        for _ in range(ROUNDS):
+            with _load(other, one, before[0]):
+                many, _ = call(*_alone(files, CLIENTS))
+            _, single = call(*_alone(files, 1))
+            after = asked()
+            yield (before[0] + after[0]) / 2, many, (before[1] + after[1]) / 2, single * 1e3
+            before = after
 
 
-def _in_process(files: Path, series: int) -> tuple[float, float]:
-    """Series per second, and the median seconds of a call, of the adapter in the family's environment."""
+def _alone(files: Path, series: int) -> tuple[str, dict[str, Any]]:
+    """The call that measures the adapter in the family's environment: series per second, and the median seconds."""
     entry = find(MODEL)
-    ref = ModelRef(MODEL, entry.family, entry.adapter, str(files), "0" * 64, entry.capabilities)
-    options = {name: option.default for name, option in entry.capabilities.options.items()}
-    call = {
+    return "benchmarks.side_by_side:alone", {
         "target": families()[entry.family].adapters[entry.adapter],
-        "ref": ref,
-        "task": Task(bodies.HORIZON, (0.1, 0.5, 0.9), options),
+        "ref": ModelRef(MODEL, entry.family, entry.adapter, str(files), "0" * 64, entry.capabilities),
+        "task": Task(bodies.HORIZON, (0.1, 0.5, 0.9), {n: o.default for n, o in entry.capabilities.options.items()}),
         "steps": CONTEXT,
         "series": series,
         "threads": environments.THREADS,
-        "seconds": SECONDS,
+        "seconds": ALONE_S,
     }
-    ((rate, median),) = environments.run(entry.family, ("benchmarks.side_by_side:alone", call))
-    return rate, median
 
 
 async def _singles(base: str, request: bytes, number: int) -> list[float]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import Pipe
 from typing import Any
 
 from benchmarks.server import CHECKOUT, RUNTIMES
@@ -17,29 +17,52 @@ from tollama.runtimes import Runtimes
 THREADS = os.cpu_count() or 1
 """Of a model, as in the server."""
 
+Call = Callable[[str, dict[str, Any]], Any]
 
-def run(family: str, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
-    """What the calls (``module:function`` and its keyword arguments) returned, all made in one process.
 
-    A module is one beside ``tests/families/inside.py`` or any of the checkout. Raises RuntimeError with what was
-    printed when a call failed, or with the repair when the environment is not there.
+@contextmanager
+def process(family: str) -> Iterator[Call]:
+    """A process that makes a call (``module:function`` and its keyword arguments) whenever it is asked to, for the time
+    of the block.
+
+    A module is one beside ``tests/families/checkpoints.py`` or any of the checkout. A call that failed raises
+    RuntimeError with what was printed; so does this, with the repair, when the environment is not there.
     """
     spec = families()[family]
     state = Runtimes(RUNTIMES).state(spec)
     if not state.ready:
         raise RuntimeError(f"{state.reason} Try: {state.repair}")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))
-    with tempfile.TemporaryDirectory(prefix="tollama-bench-") as folder:
-        asked, returned = Path(folder, "calls"), Path(folder, "results")
-        asked.write_bytes(pickle.dumps(calls))
-        done = subprocess.run(
-            [Runtimes(RUNTIMES).python(spec), CHECKOUT / "tests/families/inside.py", asked, returned],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HF_HUB_OFFLINE": "1", **threads},
+    path = os.pathsep.join((str(CHECKOUT), str(CHECKOUT / "tests/families")))
+    with tempfile.TemporaryDirectory(prefix="tollama-bench-") as folder, tempfile.TemporaryFile("w+") as printed:
+        ours, theirs = Pipe()
+        child = subprocess.Popen(
+            [Runtimes(RUNTIMES).python(spec), "-m", "benchmarks.within", str(theirs.fileno())],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **threads},
             cwd=folder,
-            capture_output=True,
-            text=True,
+            pass_fds=(theirs.fileno(),),
+            stdout=printed,
+            stderr=printed,
         )
-        if done.returncode:
-            raise RuntimeError(f"in the environment of {family}: {done.stdout}{done.stderr}")
-        results: Sequence[Any] = pickle.loads(returned.read_bytes())
-        return results
+        theirs.close()
+
+        def call(target: str, arguments: dict[str, Any]) -> Any:
+            try:
+                ours.send((target, arguments))
+                return ours.recv()
+            except (EOFError, OSError):
+                child.wait()
+                printed.seek(0)
+                raise RuntimeError(f"in the environment of {family}: {printed.read()}") from None
+
+        try:
+            yield call
+        finally:
+            ours.close()
+            child.wait()
+
+
+def run(family: str, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
+    """What the calls returned, all made in one :func:`process`."""
+    with process(family) as call:
+        return [call(*one) for one in calls]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bodies, report, server, wire
+from deployments.ingress import successor
 
 CLIENTS = 8
 KILLS = 3
@@ -110,12 +111,12 @@ async def _answered(base: str) -> float:
     raise RuntimeError("the server does not answer any more")
 
 
-async def _killed(tollama: server.Server, role: str) -> str:
+async def _killed(tollama: server.Server, role: str, pause: float) -> str:
     took = []
     for _ in range(KILLS):
         os.kill(_pids(tollama, role)[0], signal.SIGKILL)
         took.append(await _answered(tollama.door))
-        await asyncio.sleep(2)
+        await asyncio.sleep(pause)
     return "answers again after: " + ", ".join(f"{one:.2f} s" for one in took)
 
 
@@ -124,11 +125,12 @@ async def _nothing(tollama: server.Server, pool: ProcessPoolExecutor) -> str:
 
 
 async def _family_killed(tollama: server.Server, pool: ProcessPoolExecutor) -> str:
-    return await _killed(tollama, "ServeReplica:tollama:mock")
+    return await _killed(tollama, "ServeReplica:tollama:mock", 2.0)
 
 
 async def _ingress_killed(tollama: server.Server, pool: ProcessPoolExecutor) -> str:
-    return await _killed(tollama, "ServeReplica:tollama:ingress")
+    # The next one's successor is there by then.
+    return await _killed(tollama, "ServeReplica:tollama:ingress", 2 * successor.AFTER_S)
 
 
 async def _controller_killed(tollama: server.Server, pool: ProcessPoolExecutor) -> str:
@@ -188,8 +190,8 @@ FAULTS: dict[str, Fault] = {
     "a family's process killed": _family_killed,
     "a call that hangs": _hangs,
     "a family's process stopped for 3 s": _stopped,
-    "Serve's controller killed": _controller_killed,
     "the only ingress killed": _ingress_killed,
+    "Serve's controller killed": _controller_killed,
 }
 
 

@@ -62,7 +62,7 @@ def main() -> int:
         for before, after in zip(_heaviest(one.before[0]), _heaviest(one.after[0]), strict=True):
             out.line(*before, *after)
     out.say(
-        "Of the load of a small model in a fresh process that has imported `ray.serve`, as a worker has: processor "
+        "Of the load of a small model in a fresh process that has imported Ray Serve as a worker has: processor "
         f'seconds (user and system), the least of {options.rounds}, and seconds. "Before" imports all that the '
         'library does, "after" is what the adapter does. The tables hold the ten packages whose own modules take '
         "most to import; what the collector of garbage takes is with the package that it happened to interrupt."

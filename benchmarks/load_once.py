@@ -30,7 +30,7 @@ class Load:
 
 def measure(target: str, ref: ModelRef, plain: bool) -> Load:
     """Load ``ref`` by the adapter ``target``; ``plain`` imports all that its library wants."""
-    import ray.serve  # noqa: F401  (with numpy, pandas and pyarrow)
+    import deployments.preload  # noqa: F401  (Ray Serve, with numpy)
 
     if plain:
         _lazy.put_off = _everything

@@ -101,21 +101,28 @@ async def timed(connection: Connection, request: bytes) -> float:
     return took * 1e3
 
 
-async def hammer(base: str, request: bytes, clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Requests per second, and each one's milliseconds, of ``clients`` that ask again as soon as they are answered."""
+async def hammer(
+    base: str, request: bytes, clients: int, seconds: float, settle: float = 0.0
+) -> tuple[float, list[float]]:
+    """Requests per second, and each one's milliseconds, of ``clients`` that ask again as soon as they are answered.
+
+    What is answered in the first ``settle`` seconds, and after ``seconds``, is not counted: a server that works in
+    batches is neither filled nor emptied then.
+    """
     connections = [await connect(base) for _ in range(clients)]
     start = time.perf_counter()
     times: list[float] = []
 
     async def one(connection: Connection) -> None:
-        while time.perf_counter() - start < seconds:
-            times.append(await timed(connection, request))
+        while (now := time.perf_counter() - start) < seconds:
+            took = await timed(connection, request)
+            if settle <= now + took / 1e3 <= seconds:
+                times.append(took)
 
     await asyncio.gather(*map(one, connections))
-    rate = len(times) / (time.perf_counter() - start)
     for connection in connections:
         connection.close()
-    return rate, times
+    return len(times) / (seconds - settle), times
 
 
 async def at_once(base: str, requests: list[bytes]) -> float:

@@ -6,6 +6,9 @@ by chance, the dashboard or not) is said here. Run as ``python -P -m deployments
 
 from __future__ import annotations
 
+import deployments.preload  # noqa: F401 - before anything else imports Ray Serve
+
+# isort: split
 import json
 import os
 import signal
@@ -32,6 +35,9 @@ from deployments.scaling import Policy
 from tollama.logs import SERVE_LOGS
 from tollama.store import Home
 
+PROCESSES = 2
+"""How many processors Ray is told that the machine has: so many idle processes it starts, and keeps. Of our deployments
+each takes 0 of them."""
 POLL_S = 0.5
 TRIES = 3
 """Starts of Ray; on a machine busy with something else the first may time out."""
@@ -88,7 +94,12 @@ def _new_cluster(*, dashboard: bool) -> Any:
     for left in reversed(range(TRIES)):
         try:
             return ray.init(
-                "local", namespace="serve", include_dashboard=dashboard, dashboard_host="127.0.0.1", log_to_driver=False
+                "local",
+                namespace="serve",
+                num_cpus=PROCESSES,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
             )
         except Exception as error:
             # Ray gives its agent 15 s to start, whatever else the machine is doing.

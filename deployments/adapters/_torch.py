@@ -28,12 +28,14 @@ COMPILER = ("torch._dynamo",)
 TRANSFORMERS = (
     *COMPILER,
     "accelerate",
+    "pandas",
     "scipy.optimize",
     "torch.distributed.tensor",
     "transformers.distributed.expert_parallel",
     "transformers.distributed.tensor_parallel",
 )
-"""To put off beside transformers: models spread over machines, and the losses of image models."""
+"""To put off beside transformers: models spread over machines, the losses of image models, and tables: arrays come and
+go here."""
 GRANITE = (
     *TRANSFORMERS,
     *(

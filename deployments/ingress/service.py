@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from ray import serve
 from deployments import logs
 from deployments.blackbox import BLACK_BOXES
 from deployments.door import DRAIN, Door
-from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident
+from deployments.ingress import docs, faults, forecast, health, info, metrics, models, ollama, resident, successor
 from deployments.ingress.desk import Desk
 from deployments.ingress.families import FamilyClient
 from deployments.ingress.guard import Guarded, Identified, Keys
@@ -52,13 +52,14 @@ LOGS_EVERY_S = 600.0
 class IngressConfig:
     """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in.
     ``gpus`` says which families share them, ``replicas`` how many each family may have, ``exposed`` whether other
-    machines reach the API."""
+    machines reach the API, ``alone`` whether there is no other ingress replica."""
 
     home: str
     door: tuple[str, int] | None
     gpus: Gpus
     replicas: Mapping[str, int]
     exposed: bool = False
+    alone: bool = True
 
 
 class IngressImpl:
@@ -108,12 +109,15 @@ class IngressImpl:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return application(self.desk, self.config.door, near=not self.config.exposed)
+        beside = [successor.prepare] if self.config.alone and self.config.door is not None else []
+        return application(self.desk, self.config.door, beside, near=not self.config.exposed)
 
 
-def application(desk: Desk, door: tuple[str, int] | None, *, near: bool = True) -> FastAPI:
-    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. ``near`` says
-    that only this machine reaches it."""
+def application(
+    desk: Desk, door: tuple[str, int] | None, beside: Iterable[Callable[[], Awaitable[None]]] = (), *, near: bool = True
+) -> FastAPI:
+    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. What is to run
+    ``beside`` begins with it and ends with it. ``near`` says that only this machine reaches it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -123,6 +127,7 @@ def application(desk: Desk, door: tuple[str, int] | None, *, near: bool = True) 
             asyncio.ensure_future(desk.supervision.watch()),
             asyncio.ensure_future(desk.metrics.watch(desk)),
             asyncio.ensure_future(_keep_logs(desk.settings)),
+            *(asyncio.ensure_future(work()) for work in beside),
         ]
         if opened is not None:
             opened.open()
