@@ -16,8 +16,7 @@ from contextlib import contextmanager
 @contextmanager
 def _without(name: str) -> Iterator[None]:
     """Within, a module that was not imported yet is not found."""
-    missing = object()
-    if sys.modules.get(name, missing) is not missing:
+    if name in sys.modules:
         yield
         return
     sys.modules[name] = None  # type: ignore[assignment]

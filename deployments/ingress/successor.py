@@ -18,12 +18,12 @@ cold start wants the processor more."""
 
 
 @ray.remote(num_cpus=0, max_calls=1, max_retries=0)
-def _nothing() -> None:
-    """A task whose process ends with it, and leaves the other that was started for it."""
+def _start_successor() -> None:
+    """Nothing: a task's process ends with it, and the other that was started along stays."""
 
 
 async def prepare() -> None:
     """After a while, leave an idle process on this node that has the environment of this one."""
     await asyncio.sleep(AFTER_S)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    await _nothing.options(scheduling_strategy=here).remote()
+    await _start_successor.options(scheduling_strategy=here).remote()
