@@ -63,6 +63,12 @@ def test_an_ingress_is_looked_at_more_often_than_a_family(home: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("replicas", "alone"), [(1, True), (2, False)])
+def test_an_ingress_knows_whether_it_is_the_only_one(home: Path, replicas: int, alone: bool) -> None:
+    config = build(GraphArgs.model_validate({"ingress": {"replicas": replicas}}))._bound_deployment.init_args[0]
+    assert config.alone == alone
+
+
 def test_the_sign_of_a_server_that_ended_before_is_taken_away(home: Path) -> None:
     sign = Home(home).run / DRAIN
     sign.parent.mkdir(parents=True)
