@@ -44,6 +44,7 @@ def main() -> int:
     pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
     with server.tollama(TOLLAMA_FAMILY_LINGER="60") as tollama, pool:
         asyncio.run(_answered(tollama.door))
+        time.sleep(2 * successor.AFTER_S)  # by then the next ingress's process is there, whose start is no fault
         for name, fault in FAULTS.items():
             asyncio.run(_met(out, tollama, pool, name, fault))
     return out.end()
