@@ -132,7 +132,8 @@ def build(args: GraphArgs) -> Application:
     door = (args.door.host, args.door.port) if args.door is not None else None
     replicas = {name: family.max_replicas for name, family in enabled.items()}
     open_to_others = exposed(door[0] if door else None, settings)
-    config = IngressConfig(str(settings.home), door, gpus, replicas, open_to_others, alone=args.ingress.replicas == 1)
+    followed = door is not None and args.ingress.replicas == 1
+    config = IngressConfig(str(settings.home), door, gpus, replicas, open_to_others, followed)
     (Home(settings.home).run / DRAIN).unlink(missing_ok=True)  # the sign of a server that ran here before
     metrics.prepare(Home(settings.home).run / metrics.FOLDER)
     ingress = serve.deployment(

@@ -29,6 +29,6 @@ def _without(name: str) -> Iterator[None]:
 gc.disable()
 try:
     with _without("pandas"):
-        import ray.serve._private.replica  # noqa: F401
+        import ray.serve  # noqa: F401
 finally:
     gc.enable()

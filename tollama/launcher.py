@@ -56,6 +56,7 @@ RAY_ENVIRONMENT = {
     "RAY_memory_monitor_refresh_ms": "0",
     # Ray starts workers at niceness 15, where any busy program on the machine starves the ingress.
     "RAY_worker_niceness": "0",
+    # Ray Serve without what nobody here uses of it.
     "RAY_preload_python_modules": "deployments.preload",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,14 +52,14 @@ LOGS_EVERY_S = 600.0
 class IngressConfig:
     """``home`` is the store's folder; ``door`` is (host, port) or None where only Serve's proxy is the way in.
     ``gpus`` says which families share them, ``replicas`` how many each family may have, ``exposed`` whether other
-    machines reach the API, ``alone`` whether there is no other ingress replica."""
+    machines reach the API, ``followed`` whether a process is to wait to take over."""
 
     home: str
     door: tuple[str, int] | None
     gpus: Gpus
     replicas: Mapping[str, int]
     exposed: bool = False
-    alone: bool = True
+    followed: bool = False
 
 
 class IngressImpl:
@@ -109,15 +109,13 @@ class IngressImpl:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        beside = [successor.prepare] if self.config.alone and self.config.door is not None else []
-        return application(self.desk, self.config.door, beside, near=not self.config.exposed)
+        near, followed = not self.config.exposed, self.config.followed
+        return application(self.desk, self.config.door, near=near, followed=followed)
 
 
-def application(
-    desk: Desk, door: tuple[str, int] | None, beside: Iterable[Callable[[], Awaitable[None]]] = (), *, near: bool = True
-) -> FastAPI:
-    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. What is to run
-    ``beside`` begins with it and ends with it. ``near`` says that only this machine reaches it."""
+def application(desk: Desk, door: tuple[str, int] | None, *, near: bool = True, followed: bool = False) -> FastAPI:
+    """The ASGI application; its lifespan opens the door and, at the end, closes it when all is answered. ``near`` says
+    that only this machine reaches it, ``followed`` that a process is to wait to take over."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -127,8 +125,9 @@ def application(
             asyncio.ensure_future(desk.supervision.watch()),
             asyncio.ensure_future(desk.metrics.watch(desk)),
             asyncio.ensure_future(_keep_logs(desk.settings)),
-            *(asyncio.ensure_future(work()) for work in beside),
         ]
+        if followed:
+            watchers.append(asyncio.ensure_future(successor.prepare()))
         if opened is not None:
             opened.open()
             watchers.append(asyncio.ensure_future(_close_on_drain(opened, run)))

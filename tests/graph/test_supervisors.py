@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -111,6 +112,8 @@ def test_the_only_ingress_is_back_at_the_same_address(server: Server) -> None:
     assert server.processes(MOCK) == [mock], "families live on"
     (follower,) = server.processes(INGRESS)
     assert follower in waiting, "what had its imports done took over"
+    for pid in (*server.processes(CONTROLLER), mock, follower):
+        assert "/pandas/" not in Path(f"/proc/{pid}/maps").read_text(), "what nobody needs"
     wait_for(lambda: spares(server), 60, "the process after that one")
     assert {model["name"] for model in server.ps()} >= {"mock"}
 

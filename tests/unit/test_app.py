@@ -63,10 +63,13 @@ def test_an_ingress_is_looked_at_more_often_than_a_family(home: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("replicas", "alone"), [(1, True), (2, False)])
-def test_an_ingress_knows_whether_it_is_the_only_one(home: Path, replicas: int, alone: bool) -> None:
-    config = build(GraphArgs.model_validate({"ingress": {"replicas": replicas}}))._bound_deployment.init_args[0]
-    assert config.alone == alone
+@pytest.mark.parametrize(
+    ("args", "followed"), [({}, True), ({"ingress": {"replicas": 2}}, False), ({"door": None}, False)]
+)
+def test_the_only_ingress_at_a_door_has_one_that_waits_to_take_over(
+    home: Path, args: dict[str, Any], followed: bool
+) -> None:
+    assert build(GraphArgs.model_validate(args))._bound_deployment.init_args[0].followed == followed
 
 
 def test_the_sign_of_a_server_that_ended_before_is_taken_away(home: Path) -> None:
