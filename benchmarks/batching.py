@@ -87,12 +87,12 @@ def _rounds(door: str, other: str, one: bytes, files: Path) -> Iterator[tuple[fl
         rate, _ = asyncio.run(wire.hammer(door, one, CLIENTS, SECONDS, SETTLE))
         return rate, statistics.median(alone)
 
-    with environments.process(find(MODEL).family) as call:
+    with environments.process(find(MODEL).family) as there:
         before = asked()
         for _ in range(ROUNDS):
             with _load(other, one, before[0]):
-                many, _ = call(*_alone(files, CLIENTS))
-            _, single = call(*_alone(files, 1))
+                many, _ = there.call(*_alone(files, CLIENTS))
+            _, single = there.call(*_alone(files, 1))
             after = asked()
             yield (before[0] + after[0]) / 2, many, (before[1] + after[1]) / 2, single * 1e3
             before = after

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.environment import process
 from tests.hub import LoopbackHub
-from tests.serving import CHECKOUT, ORIGIN, PLANTED, RUNTIMES, Server
+from tests.serving import ORIGIN, PLANTED, RUNTIMES, Server
 from tollama.families import families
 from tollama.registry import find
 from tollama.runtimes import Runtimes
-
-FAMILIES = CHECKOUT / "tests/families"
 
 Inside = Callable[..., tuple[list[Any], str]]
 
@@ -68,19 +64,10 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
 
     def run(family: str, *calls: tuple[str, dict[str, Any]]) -> tuple[list[Any], str]:
         python = runtimes.install(families()[family])
-        folder = tmp_path_factory.mktemp(family)
-        (folder / "calls").write_bytes(pickle.dumps(calls))
-        done = subprocess.run(
-            [python, FAMILIES / "inside.py", folder / "calls", folder / "results"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), "HF_ENDPOINT": "http://127.0.0.1:9"},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        printed = done.stdout + done.stderr
-        assert done.returncode == 0, printed
-        return pickle.loads((folder / "results").read_bytes()), printed
+        with process(python, HF_ENDPOINT="http://127.0.0.1:9") as there:
+            returned = [there.call(target, arguments, seconds=240) for target, arguments in calls]
+            there.close()
+            return returned, there.printed
 
     return run
 

@@ -1,24 +1,26 @@
-"""Runs functions inside a family's environment: ``python inside.py CALLS RESULTS``.
+"""Makes calls inside a family's environment for whoever started this: ``python inside.py DESCRIPTOR``.
 
-CALLS is a pickled list of (module:function, keyword arguments), the modules those beside this file; RESULTS becomes
-the pickled list of what they returned. What they print is left to whoever started this.
+DESCRIPTOR is one end of a pipe: (``module:function``, keyword arguments) comes in, and what the function returned goes
+out. A module is one beside this file or of the checkout. What they print is left to whoever started this.
 """
 
 from __future__ import annotations
 
 import importlib
-import pickle
 import sys
-from pathlib import Path
+from multiprocessing.connection import Connection
 
 
-def main(calls: str, results: str) -> None:
-    returned = []
-    for target, arguments in pickle.loads(Path(calls).read_bytes()):
-        module, _, function = target.partition(":")
-        returned.append(getattr(importlib.import_module(module), function)(**arguments))
-    Path(results).write_bytes(pickle.dumps(returned))
+def main(descriptor: int) -> None:
+    with Connection(descriptor) as asked:
+        while True:
+            try:
+                target, arguments = asked.recv()
+            except EOFError:
+                return
+            module, _, function = target.partition(":")
+            asked.send(getattr(importlib.import_module(module), function)(**arguments))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(int(sys.argv[1]))
