@@ -19,6 +19,9 @@ DOUBT_S = 2.0
 ask replicas, too, and that is no use of a family."""
 QUIET_S = 0.6
 """A family that was of use less than this ago is between two requests, not empty."""
+AGAIN_S = 2.0
+"""Seconds for which a family is wanted whose process ended while it was of use: what was not begun there is sent again
+once it is known what the process died of, and finds the next one on its way."""
 PATIENCE_S = 5.0
 """Seconds after which one who waits for a GPU is no longer passed by others: no family behind it is started, and the
 ingress gives no new work to those that run (:mod:`deployments.ingress.turns`)."""
@@ -29,7 +32,7 @@ RECOVERY_S = 15.0
 """Seconds after the policy's own start, so after its controller's, in which a family that should run and does not yet
 is one that is being found again."""
 SETTLE_S = 30.0
-KEPT = ("used", "doubt", "waiting", "starting", "empty")
+KEPT = ("used", "ran", "doubt", "waiting", "starting", "empty")
 """What the policy remembers of a family from tick to tick."""
 PARTS = 10_000
 """Ray counts GPUs in parts of this size."""
@@ -80,6 +83,8 @@ class _Family:
     """Whether it has a replica, or room was made for one."""
     used: float
     """When it was last of use."""
+    ran: float
+    """When it last had a replica that runs."""
     doubt: float | None
     """Since when calls are counted that no replica knows of."""
     waiting: float | None
@@ -143,6 +148,7 @@ class Policy:
         requests = context.total_num_requests if doubt is not None and now - doubt < DOUBT_S else known
         # Replicas beyond a target of zero are on their way out.
         runs = context.current_num_replicas > 0 and context.target_num_replicas > 0
+        ran = now if runs else before.get("ran", 0.0)
         used = max(_latest(context, "last_used"), before.get("used", 0.0))
         if not used or known > 0:
             used = now
@@ -156,8 +162,10 @@ class Policy:
             linger = 0.0  # for the memory that its libraries take
         if requests > 0:
             wanted = max(1, -(-int(requests) // max(1, int(self.target))))
+        elif runs:
+            wanted = int(empty is None or now - max(empty, used) < max(linger, QUIET_S))
         else:
-            wanted = int(runs and (empty is None or now - max(empty, used) < max(linger, QUIET_S)))
+            wanted = int(context.target_num_replicas > 0 and now - min(used, ran) < AGAIN_S)
         if wanted:
             # What a replica holds goes by its own time, not with the load.
             wanted = max(wanted, min(holding, context.current_num_replicas))
@@ -170,6 +178,7 @@ class Policy:
             requests,
             placed,
             used,
+            ran,
             doubt,
             waiting=(before.get("waiting") or now) if requests > 0 and not runs else None,
             starting=(before.get("starting") or now) if placed and not runs else None,

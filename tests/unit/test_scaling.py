@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.scaling import RECOVERY_S, Policy
+from deployments.scaling import AGAIN_S, RECOVERY_S, Policy
 
 START = 1000.0
 
@@ -149,6 +149,29 @@ def world(*running: str, gpus: int = 1, shares: Mapping[str, float] = HALVES, **
 def test_replicas(context: dict[str, Any], wanted: int) -> None:
     world = World()
     assert world.policy({"x": Context(**context)})[0] == {"x": wanted}
+
+
+def test_a_family_that_died_of_a_call_is_started_for_those_that_will_be_sent_again() -> None:
+    world = World()
+    world.tell(mock=2)
+    world.run(1)
+    world.pending = {"mock"}  # its process has ended
+    world.tell(mock=0)
+    assert world.run(AGAIN_S - 0.5) == {"mock": 1}
+    world.tell(mock=1)
+    assert world.run(20) == {"mock": 1}
+    world.tell(mock=0)
+    assert world.step() == {"mock": 0}, "it did not run again: Serve may have given it up"
+
+
+def test_a_family_that_died_idle_is_not_started_again() -> None:
+    world = World()
+    world.tell(mock=1)
+    world.run(1)
+    world.tell(mock=0)
+    assert world.run(AGAIN_S) == {"mock": 1}
+    world.pending = {"mock"}
+    assert world.step() == {"mock": 0}
 
 
 def test_a_new_controller_finds_replicas_again_before_it_lets_any_go() -> None:
