@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,9 @@ class BlackBox:
     def __init__(self, folder: str | None, family: str) -> None:
         self._map: mmap.mmap | None = None
         self._reason: str | None = None
+        self._lock = threading.Lock()
+        self._computed: list[tuple[str, Sequence[str]]] = []
+        """The models and the calls for which threads compute."""
         if folder is None:
             return
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,7 @@ class BlackBox:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         os.replace(fresh, self._path)
         self._map = mmap.mmap(self._file, SIZE + KILLED.size)
-        self._write(None, ())
+        self._write()
         self.well()
 
     def well(self) -> None:
@@ -81,30 +85,41 @@ class BlackBox:
 
     @contextmanager
     def computing(self, model: str, calls: Sequence[str]) -> Iterator[None]:
-        """Within, the process computes for ``model`` and the calls of these ids."""
-        self._write(model, calls)
+        """Within, a thread computes for ``model`` and the calls of these ids. Two that do so at once do it for one
+        model."""
+        this = model, calls
+        with self._lock:
+            self._computed.append(this)
+            self._write()
         try:
             yield
         finally:
-            if self._reason is None:
-                self._write(None, ())
+            with self._lock:
+                if self._reason is None:
+                    self._computed.remove(this)
+                    self._write()
 
-    def blame(self, reason: str) -> None:
-        """Why this process is going to be ended; what it computes stays on record."""
-        if self._map is not None and self._reason is None:
-            self._reason = reason
-            record = _read(self._map[:SIZE])
-            self._write(record.get("model"), record.get("calls", ()))
+    def blame(self, reason: str, calls: frozenset[str] | None = None) -> None:
+        """Why this process is going to be ended; what it computes stays on record, or of it what has to do with
+        ``calls``."""
+        with self._lock:
+            if self._map is not None and self._reason is None:
+                self._reason = reason
+                if calls is not None:
+                    self._computed = [one for one in self._computed if calls.intersection(one[1])]
+                self._write()
 
     def close(self) -> None:
         """The process leaves properly, unless it has been blamed for something."""
         if self._map is not None and self._reason is None:
             self._path.unlink(missing_ok=True)
 
-    def _write(self, model: str | None, calls: Sequence[str]) -> None:
+    def _write(self) -> None:
         if self._map is None:
             return
-        record = {"reason": self._reason, "model": model, "calls": list(calls)}
+        model = self._computed[-1][0] if self._computed else None
+        calls = [call for _, calls in self._computed for call in calls]
+        record: dict[str, Any] = {"reason": self._reason, "model": model, "calls": calls}
         text = json.dumps(record).encode()
         if len(text) >= SIZE - len(OOM):  # then none of these calls counts as started by this process
             text = json.dumps(record | {"calls": []}).encode()

@@ -1,6 +1,6 @@
 """The one deployment class of every family: it holds models, runs their adapters, and answers with timings.
 
-Its constructor only remembers; it imports no ML library, so it cannot fail. Inference runs in one worker thread, so
+Its constructor only remembers; it imports no ML library, so it cannot fail. Inference runs in threads of its own, so
 the event loop stays free for health checks, ``ps`` and cancellation.
 """
 
@@ -29,9 +29,9 @@ from deployments.messages import HELD, Call, Progress, Refusal, Result, pack, un
 from deployments.residency import Residency, Resident
 from deployments.slot import Slot
 from deployments.work import Answer, Fault, Work, attempted
-from deployments.worker import Worker
+from deployments.worker import CHORE, Worker
 from tollama.errors import RunnerFailed, RunnerUnavailable, TollamaError
-from tollama.seam import SEAM_VERSION, Adapter, Hello, Item, ModelRef, Placement
+from tollama.seam import SEAM_VERSION, Adapter, Concurrent, Hello, Item, ModelRef, Placement
 from tollama.version import __version__
 
 logger = logging.getLogger("ray.serve")
@@ -72,7 +72,8 @@ class Family:
         placement = self._placement()
         self._box = BlackBox(config.black_boxes, config.name)
         slot = Slot(config.slot) if config.slot and placement.device == "cpu" else nullcontext()
-        self._worker = Worker(config.name, slot, self._box)
+        threads = placement.threads if placement.device == "cpu" else 1
+        self._worker = Worker(config.name, slot, self._box, threads)
         share = min(config.gpu_share, 1.0) if placement.device == "cuda" else 0.0
         self._memory = Memory(config.max_memory_fraction, share, placement.dtype)
         self._residency = Residency(
@@ -181,8 +182,8 @@ class Family:
         if self._worker.sick:
             self._end(CUDA)
         self._box.well()
-        if self._worker.hangs():
-            self._end("hang")
+        if hung := self._worker.hung():
+            self._end("hang", hung)
         for adapter in self._adapters.values():
             try:
                 adapter.ping()
@@ -238,11 +239,12 @@ class Family:
             adapter = self._adapter(ref.adapter)
             requests: list[list[Item]] = [unpack(part) for part in call.parts]
             work = Work(requests, adapter.chunk, joint=bool(call.task.options.get("cross_learning")))
+            use_threads = adapter.use_threads if isinstance(adapter, Concurrent) else None
 
             async def attempt(items: Sequence[Item]) -> tuple[float, list[Answer] | Fault]:
                 what, task = (call.model, call.id), call.task
                 return await self._worker.compute(
-                    what, call.deadline, attempted, adapter, call.model, resident.model, items, task
+                    what, call.deadline, use_threads, attempted, adapter, call.model, resident.model, items, task
                 )
 
             answers = await work.run(attempt, report)
@@ -288,14 +290,14 @@ class Family:
         adapter = self._adapter(resident.ref.adapter)
 
         def run() -> None:
-            with self._box.computing(resident.ref.name, ()):
+            with self._box.computing(resident.ref.name, (CHORE,)):
                 unloaded(resident, adapter)
 
         await self._worker.chore(run)
 
-    def _end(self, reason: str) -> None:
-        """This process, at once; its record says why."""
-        self._box.blame(reason)
+    def _end(self, reason: str, calls: frozenset[str] | None = None) -> None:
+        """This process, at once; its record says why, and which calls it has been for."""
+        self._box.blame(reason, calls)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _adapter(self, kind: str) -> Adapter:

@@ -4,10 +4,10 @@ An adapter is any class of no arguments with a ``chunk`` and these six methods; 
 its family's :class:`tollama.families.FamilySpec`. It runs inside its family's own environment, which has numpy and
 pydantic but not tollama's other dependencies; it may import ``tollama`` modules that need no more than that.
 
-The graph promises: verbs of one adapter are called from one worker thread at a time; every item is regular, finite
-or NaN, and within the model's declared limits; an :class:`ItemFailure` in an item's place fails only that item. After
-an exception the batch is tried again in halves, down to the items at fault; after one that says that memory ran out,
-the batches that follow are no larger.
+The graph promises: verbs of one adapter are called from one thread at a time, but for what :class:`Concurrent` says;
+every item is regular, finite or NaN, and within the model's declared limits; an :class:`ItemFailure` in an item's place
+fails only that item. After an exception the batch is tried again in halves, down to the items at fault; after one that
+says that memory ran out, the batches that follow are no larger.
 """
 
 from __future__ import annotations
@@ -135,3 +135,12 @@ class Adapter(Protocol):
 
     def forecast(self, model: Any, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         """One answer per item, in order. One tensor call where the library allows it."""
+
+
+@runtime_checkable
+class Concurrent(Adapter, Protocol):
+    """An adapter whose :meth:`forecast` may be called for one model by two threads at once, on a CPU. No other verb is
+    called meanwhile. Libraries that keep something of a call in the model, or draw random numbers, cannot have it."""
+
+    def use_threads(self, threads: int) -> None:
+        """From here on, what the calling thread computes takes so many threads."""

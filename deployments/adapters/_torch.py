@@ -83,6 +83,11 @@ def start(placement: Placement) -> Any:
     return torch
 
 
+def use_threads(threads: int) -> None:
+    """What the calling thread computes takes so many threads: torch keeps the number for each thread by itself."""
+    sys.modules["torch"].set_num_threads(threads)
+
+
 def quiet_transformers() -> None:
     """No progress bars and no advice from transformers."""
     from transformers.utils import logging

@@ -39,6 +39,9 @@ class Chronos2:
     def ping(self) -> None:
         _torch.ping()
 
+    def use_threads(self, threads: int) -> None:
+        _torch.use_threads(threads)
+
     def capabilities(self, model: Loaded, declared: Capabilities) -> Capabilities:
         return _chronos.capabilities(model, declared)
 

@@ -75,6 +75,9 @@ class GraniteTtm:
     def ping(self) -> None:
         _torch.ping()
 
+    def use_threads(self, threads: int) -> None:
+        _torch.use_threads(threads)
+
     def capabilities(self, model: Mixer, declared: Capabilities) -> Capabilities:
         quantiles = {"native": model.native, "method": "interpolated" if model.native else "conformal"}
         return declared.model_copy(

@@ -20,7 +20,8 @@ from deployments.messages import Call, Result
 from tollama.errors import RunnerFailed
 
 WINDOW = 2
-"""Calls of one kind under way at a replica: one that computes, one that is ready when it is done."""
+"""Calls of one kind under way at a replica: one that computes, and one that computes beside it or is ready when it is
+done."""
 CAP, GPU_CAP = 16, 128
 """Series that travel together. On a CPU more gain nothing (Chronos-Bolt small: 89 series/s at 16, 87 at 32), and two
 calls of 16 keep the family computing where one of 32 would leave it waiting for the next."""

@@ -7,16 +7,18 @@ import json
 import logging
 import shutil
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tollama.seam import Adapter, Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
+from tollama.seam import Adapter, Concurrent, Item, ItemFailure, ItemForecast, ModelRef, Placement, Task
 
 
 def contract(target: str, ref: ModelRef, items: Mapping[str, Item], task: Task, longer: int) -> dict[str, Any]:
-    """All six verbs: every item alone, all of them together, each again; two of them over a ``longer`` horizon."""
+    """All six verbs: every item alone, all of them together, each again; two of them over a ``longer`` horizon. And
+    where that is allowed, each by two threads at once, in opposite order."""
     logs = (logging.root.level, list(logging.root.handlers))
     adapter = make(target)
     report: dict[str, Any] = {"is an adapter": isinstance(adapter, Adapter), "hello": dict(adapter.hello())}
@@ -29,9 +31,21 @@ def contract(target: str, ref: ModelRef, items: Mapping[str, Item], task: Task, 
     report["together"] = dict(zip(items, adapter.forecast(model, everyone, task), strict=True))
     report["no levels"] = adapter.forecast(model, everyone[:1], replace(task, quantiles=()))[0]
     report["longer"] = adapter.forecast(model, everyone[:2], replace(task, horizon=longer))
+    report["beside"] = _beside(adapter, model, everyone, task) if isinstance(adapter, Concurrent) else []
     adapter.unload(model)
     report["logging left alone"] = logs == (logging.root.level, logging.root.handlers)
     return report
+
+
+def _beside(
+    adapter: Concurrent, model: Any, items: Sequence[Item], task: Task
+) -> list[dict[str, ItemForecast | ItemFailure]]:
+    def work(mine: Sequence[Item]) -> dict[str, ItemForecast | ItemFailure]:
+        adapter.use_threads(1)
+        return {item.id: adapter.forecast(model, [item], task)[0] for item in mine}
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(work, (items, items[::-1])))
 
 
 def make(target: str) -> Adapter:

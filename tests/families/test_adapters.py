@@ -96,6 +96,8 @@ SUBJECTS = {
         Subject("timesfm-3.0", 15_360, "checkpoints_timesfm:timesfm-3.0-tiny"),
     )
 }
+CONCURRENT = {"chronos-bolt-tiny", "chronos-2", "granite-ttm-r2-512-720", "granite-ttm-r3-1024-720"}
+"""The others' libraries keep something of a call in the model, or draw random numbers."""
 CASES = [(subject.name, case) for subject in SUBJECTS.values() for case in subject.items()]
 
 
@@ -190,6 +192,16 @@ def test_a_forecast_is_the_same_again_and_in_any_company(ran: Any, name: str, ca
 def test_a_series_that_had_to_be_rescaled_says_so_and_no_other(each: Ran) -> None:
     told = {case for case, forecast in each.report["alone"].items() if WARNING in forecast.warnings}
     assert told == (set() if each.subject.name == "mock" else RESCALED)
+
+
+def test_two_threads_at_once_get_the_same_forecasts(each: Ran) -> None:
+    report = each.report
+    assert len(report["beside"]) == (2 if each.subject.name in CONCURRENT else 0)
+    for answers in report["beside"]:
+        assert answers.keys() == report["alone"].keys()
+        for case, forecast in answers.items():
+            np.testing.assert_array_equal(forecast.mean, report["alone"][case].mean, err_msg=case)
+            np.testing.assert_array_equal(forecast.quantiles, report["alone"][case].quantiles, err_msg=case)
 
 
 def test_no_levels_and_a_long_horizon(each: Ran) -> None:

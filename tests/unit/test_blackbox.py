@@ -49,6 +49,24 @@ def test_a_killed_process_tells_what_it_was_computing(tmp_path: Path) -> None:
     assert none == []
 
 
+def test_two_may_compute_at_once_and_one_of_them_be_to_blame(tmp_path: Path) -> None:
+    box = BlackBox(str(tmp_path), "f")
+    path = tmp_path / f"f-{os.getpid()}"
+
+    def calls() -> object:
+        return blackbox._read(path.read_bytes()[: blackbox.SIZE])["calls"]
+
+    with box.computing("m", ["one"]):
+        with box.computing("m", ["two"]):
+            assert calls() == ["one", "two"]
+        assert calls() == ["one"]
+        with box.computing("m", ["three"]):
+            box.blame("hang", frozenset({"three"}))
+            assert calls() == ["three"]
+        assert calls() == ["three"], "it stays on record"
+    os.close(box._file)
+
+
 def test_it_may_say_why_it_is_going_to_be_ended(tmp_path: Path) -> None:
     started = process(tmp_path, "hang")
     started.kill()

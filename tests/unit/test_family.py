@@ -79,10 +79,11 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     check: Callable[[Family, Stranger], Awaitable[None]],
     placement: Placement = PLACE,
+    adapter: Stranger | None = None,
     **config: Any,
 ) -> None:
     """``check`` a fresh replica of a stranger's family."""
-    adapter = Stranger()
+    adapter = adapter or Stranger()
     monkeypatch.setitem(sys.modules, "stranger", SimpleNamespace(Stranger=lambda: adapter))
 
     async def main() -> None:
@@ -99,6 +100,7 @@ async def ask(
     snapshot: Path | None = None,
     keep_alive: float = 60.0,
     within: float = 20.0,
+    id: str = "",
     **options: Any,
 ) -> Result | Refusal:
     given = Capabilities(max_context=10, max_horizon=10)
@@ -114,6 +116,7 @@ async def ask(
         keep_alive,
         time.time() + within,
         "request",
+        id,
     )
     answer: Result | Refusal = unpack(await family.forecast(pack(call)))
     return answer
@@ -140,8 +143,14 @@ def ends_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def reason(folder: Path) -> str | None:
     """What the one black box in ``folder`` says of the end of its process."""
+    told: str | None = record(folder)["reason"]
+    return told
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """The one black box in ``folder``."""
     (box,) = folder.iterdir()
-    told: str | None = json.loads(box.read_bytes().partition(b"\0")[0])["reason"]
+    told: dict[str, Any] = json.loads(box.read_bytes().partition(b"\0")[0])
     return told
 
 

@@ -7,7 +7,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from deployments.memory import HOST
 from deployments.messages import Progress, Refusal, Result, unpack
 from deployments.residency import Residency
 from deployments.slot import Slot
-from tests.unit.test_family import Stranger, ask, ends_of, held, reason, run, true
+from tests.unit.test_family import Stranger, ask, ends_of, held, reason, record, run, true
+from tollama.seam import Item, ItemFailure, ItemForecast, Placement, Task
 
 
 def no_time(monkeypatch: pytest.MonkeyPatch, **limits: float) -> list[int]:
@@ -137,6 +140,94 @@ def test_a_slow_load_is_not_ended_under_who_has_the_time(monkeypatch: pytest.Mon
         await impatient
 
     run(monkeypatch, check)
+
+
+class Pair(Stranger):
+    """Lets two threads compute at once, and notes with how many threads of the library each does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = threading.local()
+        self.used: list[int] = []
+        self.most = self.now = 0
+        self._lock = threading.Lock()
+
+    def use_threads(self, threads: int) -> None:
+        self.threads.now = threads
+
+    def forecast(self, model: Any, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.used.append(self.threads.now)
+        try:
+            return super().forecast(model, items, task)
+        finally:
+            with self._lock:
+                self.now -= 1
+
+
+FOUR = Placement(threads=4)
+
+
+def test_two_calls_of_a_model_share_the_threads_where_its_adapter_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check(family: Family, adapter: Pair) -> None:
+        await ask(family)
+        adapter.gate = threading.Event()
+        calls = [asyncio.ensure_future(ask(family, [name])) for name in ("one", "two", "three")]
+        other = asyncio.ensure_future(ask(family, model="another"))
+        await true(lambda: adapter.now == 2, "the second call beside the first")
+        await asyncio.sleep(0.1)
+        assert adapter.parts[1:] == [["one"], ["two"]]
+        assert adapter.loads == ["m"], "a load is beside no call"
+        adapter.gate.set()
+        for answer in await asyncio.gather(*calls, other):
+            assert isinstance(answer, Result)
+        assert adapter.most == 2
+        assert adapter.used[:3] == [4, 4, 2]
+        assert adapter.loads == ["m", "another"]
+
+    run(monkeypatch, check, FOUR, adapter=Pair())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "placement"), [(Stranger(), FOUR), (Pair(), Placement()), (Pair(), Placement("cuda", threads=4))]
+)
+def test_else_one_is_computed_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, adapter: Stranger, placement: Placement
+) -> None:
+    async def check(family: Family, adapter: Stranger) -> None:
+        await ask(family)
+        adapter.gate = threading.Event()
+        calls = [asyncio.ensure_future(ask(family, [name])) for name in ("one", "two")]
+        assert await asyncio.to_thread(adapter.started.wait, 20)
+        await asyncio.sleep(0.1)
+        assert adapter.parts[1:] == [["one"]]
+        adapter.gate.set()
+        await asyncio.gather(*calls)
+        assert adapter.parts[1:] == [["one"], ["two"]]
+
+    run(monkeypatch, check, placement, adapter=adapter)
+
+
+def test_a_call_that_hangs_is_the_only_one_to_blame(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends = no_time(monkeypatch)
+
+    async def check(family: Family, adapter: Pair) -> None:
+        await ask(family)
+        adapter.gate = threading.Event()
+        hung = asyncio.ensure_future(ask(family, ["hangs"], within=0.5, id="hangs"))
+        await true(lambda: adapter.now == 1, "the call that hangs")
+        beside = asyncio.ensure_future(ask(family, ["works"], id="works"))
+        await true(lambda: adapter.now == 2, "the call beside it")
+        await asyncio.sleep(0.6)
+        await family.check_health()
+        assert ends == [signal.SIGKILL]
+        assert record(tmp_path) == {"reason": "hang", "model": "m", "calls": ["hangs"]}
+        adapter.gate.set()
+        await asyncio.gather(hung, beside)
+
+    run(monkeypatch, check, FOUR, adapter=Pair(), black_boxes=str(tmp_path))
 
 
 def test_an_unload_that_hangs_ends_the_replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

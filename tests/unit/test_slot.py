@@ -59,6 +59,56 @@ def test_nobody_waits_for_ever_behind_one_that_hangs(tmp_path: Path) -> None:
     waiting.join()
 
 
+def test_threads_of_a_process_share_it_until_another_process_waits(tmp_path: Path) -> None:
+    path = str(tmp_path / "slot")
+    ours = Slot(path, patience=20)
+    entered, leave = threading.Semaphore(0), threading.Event()
+
+    def share() -> None:
+        with ours:
+            entered.release()
+            assert leave.wait(20)
+
+    threads = [threading.Thread(target=share) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert entered.acquire(timeout=10)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    end = time.monotonic() + 20
+    while not ours._wanted():
+        assert time.monotonic() < end, "the other process does not wait"
+        time.sleep(0.01)
+    third = threading.Thread(target=share)
+    third.start()
+    assert not entered.acquire(timeout=0.3), "a third joined though another process waits"
+    leave.set()
+    assert other.stdout.readline() == b"held\n"
+    assert not entered.acquire(timeout=0.3), "two processes hold the slot at once"
+    other.communicate(b"\n")
+    assert entered.acquire(timeout=10)
+    for thread in (*threads, third):
+        thread.join()
+
+
+def test_two_threads_that_wait_both_wait_as_long(tmp_path: Path) -> None:
+    path = str(tmp_path / "slot")
+    patient, times = Slot(path, patience=1), []
+    start = time.monotonic()
+
+    def enter() -> None:
+        with patient:
+            times.append(time.monotonic() - start)
+
+    with Slot(path):
+        threads = [threading.Thread(target=enter) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert min(times) > 0.9
+
+
 def queued() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "compute slot"]
 
