@@ -269,7 +269,7 @@ class Family:
     async def _room(self) -> Room:
         if not self._memory.share:
             return self._memory.room()
-        try:  # torch belongs in the worker thread
+        try:  # torch belongs in a worker's thread
             return await self._worker.chore(self._memory.room)
         except Exception as error:
             logger.exception("the GPU's memory cannot be measured")

@@ -1,8 +1,8 @@
 """The models that one replica holds: least recently used, in-use counts, one expiry per model, and room for the next.
 
 Its world comes in as functions (load, unload, clock, memory), so it is tested without a process or a sleep. All methods
-run on one event loop; ``load``, ``unload`` and ``room`` do their work wherever they like (the family gives them its
-worker thread). No Ray in it.
+run on one event loop; ``load``, ``unload`` and ``room`` do their work wherever they like (the family gives them a
+worker's thread). No Ray in it.
 """
 
 from __future__ import annotations

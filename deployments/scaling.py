@@ -101,12 +101,14 @@ class Policy:
     """Replicas wanted for each family.
 
     Someone waits or runs -> at least one, more by load. Models held -> keep. Empty for ``linger`` seconds -> zero,
-    which also re-arms a family that Serve gave up on. Who wants a share of a GPU gets it in the order of asking: what
-    is free, else those of idle families, least recently used first, whatever they hold. A busy family is waited for,
-    and none is started that has no room, so Ray has never more to place than fits.
+    which also re-arms a family that Serve gave up on. Ended while it was of use -> one more, for ``AGAIN_S``.
+
+    Who wants a share of a GPU gets it in the order of asking: what is free, else those of idle families, least recently
+    used first, whatever they hold. A busy family is waited for, and none is started that has no room, so Ray has never
+    more to place than fits.
 
     ``linger`` None is 60 s, and 0 with a share of a GPU; the setting goes before it. ``target`` is how many calls one
-    replica is to have: one that computes, one that is ready when it is done (a call carries many requests, see
+    replica is to have: one that computes, one beside it or ready when it is done (a call carries many requests, see
     :mod:`deployments.ingress.courier`); ``settle`` the seconds that a lower load lasts before a replica goes, with all
     that it holds.
     """

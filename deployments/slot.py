@@ -1,4 +1,4 @@
-"""The node's compute slot: on a CPU one family at a time computes, so that threads never exceed the cores.
+"""The node's compute slot: on a CPU one family at a time computes, so that they do not fight for the cores.
 
 Measured on two cores: two processes with two threads each give a tenth of the work of one after the other. The kernel
 frees the lock when its holder dies, and wakes who waits for it at once; a lock that is polled would cost up to 50 ms.

@@ -22,6 +22,7 @@ HANG_GRACE_S = 5.0
 LOAD_S = 30.0
 """What a load may take, however little time those have who wait for it: the next one finds the model."""
 CHORE = "chore"
+"""In the place of a call's id for what no call waits for."""
 CHORE_S = 60.0
 """What unloading a model, or asking a GPU how much memory it has, may take: there is no deadline to go by, and either
 takes less than a second."""
@@ -38,7 +39,7 @@ class Worker:
     whether the GPU's state was found bad: nothing is computed any more.
     """
 
-    def __init__(self, family: str, slot: AbstractContextManager[None], box: BlackBox, threads: int = 1) -> None:
+    def __init__(self, family: str, slot: AbstractContextManager[None], box: BlackBox, threads: int) -> None:
         self.sick = False
         self._family = family
         self._slot = slot

@@ -91,6 +91,8 @@ def bolt_memory(target: str, ref: ModelRef) -> dict[str, Any]:
     model = adapter.load(ref, Placement(dtype="bfloat16", threads=2))
     weight = weakref.ref(next(model.pipeline.model.parameters()))
     placed = {"dtype": str(weight().dtype), "threads": torch.get_num_threads()}
+    with ThreadPoolExecutor(1, initializer=adapter.use_threads, initargs=(1,)) as other:
+        placed["threads of each"] = (torch.get_num_threads(), other.submit(torch.get_num_threads).result())
     adapter.unload(model)
     return placed | {"let go": weight() is None}
 

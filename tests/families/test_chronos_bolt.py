@@ -69,6 +69,7 @@ def test_levels_outside_go_on_as_a_normal_distribution(came: dict[str, Any]) -> 
 def test_the_placement_is_honoured(came: dict[str, Any]) -> None:
     assert came["memory"]["dtype"] == "torch.bfloat16"
     assert came["memory"]["threads"] == 2
+    assert came["memory"]["threads of each"] == (2, 1), "a thread that is given one takes none from another"
 
 
 def test_half_precision_is_near_full(came: dict[str, Any]) -> None:

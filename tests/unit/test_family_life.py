@@ -147,19 +147,20 @@ class Pair(Stranger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.threads = threading.local()
+        self.threads: dict[int, list[int]] = {}
+        """What each thread was told."""
         self.used: list[int] = []
         self.most = self.now = 0
         self._lock = threading.Lock()
 
     def use_threads(self, threads: int) -> None:
-        self.threads.now = threads
+        self.threads.setdefault(threading.get_ident(), []).append(threads)
 
     def forecast(self, model: Any, items: Sequence[Item], task: Task) -> list[ItemForecast | ItemFailure]:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-            self.used.append(self.threads.now)
+            self.used.append(self.threads[threading.get_ident()][-1])
         try:
             return super().forecast(model, items, task)
         finally:
@@ -185,6 +186,9 @@ def test_two_calls_of_a_model_share_the_threads_where_its_adapter_allows_it(monk
             assert isinstance(answer, Result)
         assert adapter.most == 2
         assert adapter.used[:3] == [4, 4, 2]
+        for told in adapter.threads.values():
+            assert set(told[1::2]) == {4}, "what comes next and does not say takes all"
+            assert len(told) % 2 == 0
         assert adapter.loads == ["m", "another"]
 
     run(monkeypatch, check, FOUR, adapter=Pair())
